@@ -1,0 +1,35 @@
+# People and CI use the same commands. The first one of them creates the virtual environment.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# Two processes with two threads each spin against one another: a test worker gets one thread.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test test-all check format bench-layers clean
+
+demo: $(READY)
+	$(BIN)/tenfold demo --out demo
+
+test: check
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2
+
+test-all: check
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m 'not gpu'
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Make neural networks smaller and faster by decomposing their weights."""

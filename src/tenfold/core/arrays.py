@@ -1,0 +1,224 @@
+"""What tenfold asks of an array beyond the array API standard: its namespace, its working precision, noise.
+
+Arrays stay in the library and on the device they came from. JAX, CuPy and Dask are imported only when an
+array of theirs arrives.
+"""
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import array_api_compat as api
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Num
+
+from tenfold.core.errors import OptionError, WeightError
+
+Array = Any
+DType = Any
+Generator = Any
+
+
+def namespace(*arrays: Array) -> ModuleType:
+    """The array API namespace of arrays that belong to one library.
+
+    Raises:
+        WeightError: if one of them is no array, or they come from different libraries.
+
+    >>> import numpy as np
+    >>> namespace(np.ones(2)).__name__
+    'array_api_compat.numpy'
+    """
+    try:
+        xp: ModuleType = api.array_namespace(*arrays)
+    except TypeError as problem:
+        kinds = ", ".join(sorted({type(array).__name__ for array in arrays}))
+        raise WeightError(
+            f"expected arrays of one library, but got {kinds}: {problem}.",
+            "Convert them first, e.g. with numpy.asarray or torch.as_tensor.",
+        ) from problem
+    return xp
+
+
+def is_complex(x: Array) -> bool:
+    """Whether the entries of `x` are complex."""
+    return bool(namespace(x).isdtype(x.dtype, "complex floating"))
+
+
+def is_floating(x: Array) -> bool:
+    """Whether the entries of `x` are real or complex floating-point numbers."""
+    return bool(namespace(x).isdtype(x.dtype, ("real floating", "complex floating")))
+
+
+def compute_dtype(x: Array) -> DType:
+    """The dtype to calculate in: that of `x`, but float32 at least.
+
+    float16, bfloat16 and 8-bit floats give float32; integers and booleans give the default float of the
+    library.
+
+    >>> import torch
+    >>> compute_dtype(torch.ones(2, dtype=torch.bfloat16))
+    torch.float32
+    """
+    xp = namespace(x)
+    if not is_floating(x):
+        return xp.asarray(0.0).dtype
+    if xp.finfo(x.dtype).bits >= 32:
+        return x.dtype
+    return xp.complex64 if is_complex(x) else xp.float32
+
+
+def to_compute(x: Num[Array, "..."]) -> Float[Array, "..."]:
+    """`x` in its `compute_dtype`; `x` itself where it has it already."""
+    return cast(x, compute_dtype(x))
+
+
+def cast(x: Num[Array, "..."], dtype: DType) -> Num[Array, "..."]:
+    """`x` in `dtype`, without a copy where it has it already."""
+    return x if x.dtype == dtype else namespace(x).astype(x, dtype)
+
+
+def cast_like(x: Float[Array, "..."], like: Num[Array, "..."]) -> Float[Array, "..."]:
+    """`x` in the dtype of `like`: the way back from `to_compute`.
+
+    A real `x`, such as singular values, stays real where `like` is complex. Where `like` holds integers,
+    `x` keeps its own dtype.
+
+    >>> import numpy as np
+    >>> cast_like(np.ones(2), np.ones(2, dtype=np.complex64)).dtype
+    dtype('float32')
+    """
+    if not is_floating(like):
+        return x
+    return cast(x, like.dtype if is_complex(x) else real_dtype(like))
+
+
+def real_dtype(x: Num[Array, "..."]) -> DType:
+    """The dtype of the real part of `x`."""
+    xp = namespace(x)
+    if not is_complex(x):
+        return x.dtype
+    return xp.float32 if x.dtype == xp.complex64 else xp.float64
+
+
+def epsilon(x: Float[Array, "..."]) -> float:
+    """The spacing of the floating-point numbers of `x` at one: 1.2e-7 in float32, 2.2e-16 in float64."""
+    return float(namespace(x).finfo(x.dtype).eps)
+
+
+def adjoint(matrix: Num[Array, "m n"]) -> Num[Array, "n m"]:
+    """The conjugate transpose; a view where the matrix is real."""
+    return namespace(matrix).conj(matrix.T) if is_complex(matrix) else matrix.T
+
+
+def check_finite(x: Num[Array, "..."], name: str) -> None:
+    """Refuse an array that holds NaN or infinite entries; `name` is what the message calls it.
+
+    Reads the whole array, and waits for the device to have done so.
+
+    Raises:
+        WeightError: if an entry is NaN or infinite.
+
+    >>> import numpy as np
+    >>> check_finite(np.array([1.0, np.nan]), "fc.weight")
+    Traceback (most recent call last):
+    tenfold.core.errors.WeightError: 'fc.weight' has 1 entry of 2 that is NaN or infinite.
+    A decomposition of it would hold nothing else. Repair it, or leave this weight out.
+    """
+    xp = namespace(x)
+    if not is_floating(x) or bool(xp.all(xp.isfinite(x))):
+        return
+    bad = _count(~xp.isfinite(x))
+    raise WeightError(
+        f"'{name}' has {bad} {'entry' if bad == 1 else 'entries'} of {api.size(x)} that "
+        f"{'is' if bad == 1 else 'are'} NaN or infinite.",
+        "A decomposition of it would hold nothing else. Repair it, or leave this weight out.",
+    )
+
+
+def _count(mask: Bool[Array, "..."]) -> int:
+    xp = namespace(mask)
+    return int(xp.sum(xp.astype(mask, xp.int64)))
+
+
+def as_generator(generator: Generator, *, like: Array) -> Generator:
+    """A source of random numbers for `normal` that moves on with every draw.
+
+    Make one per algorithm and pass it to every draw: two draws from the same *int* are the same numbers.
+
+    Args:
+        generator: a seed; a generator of the library of `like` (`numpy.random.Generator`, `torch.Generator`,
+            a `jax.random` key, …); or None for fresh numbers, in PyTorch from its global generator.
+
+    Raises:
+        OptionError: for a generator of another library.
+    """
+    if generator is None or isinstance(generator, int | np.integer):
+        return _seeded(None if generator is None else int(generator), like)
+    if api.is_jax_array(like) and not isinstance(generator, _JaxStream):
+        return _JaxStream(generator)
+    if isinstance(generator, torch.Generator) != api.is_torch_array(like):
+        raise OptionError(
+            f"the generator of a {type(like).__name__} cannot be a {type(generator).__name__}.",
+            "Pass an int seed, a generator of the same library, or None.",
+        )
+    return generator
+
+
+def normal(shape: Sequence[int], *, like: Array, generator: Generator = None) -> Float[Array, "..."]:
+    """An array of independent standard normal numbers, in the library and dtype and on the device of `like`.
+
+    Complex entries have variance 1, half of it in each part. Where `like` holds integers, the dtype is
+    `compute_dtype(like)`. The same seed gives the same numbers, on every device of a library; therefore an
+    int seed gives the same numbers *each time*, and `as_generator(seed, like=…)` is for several independent
+    arrays.
+
+    >>> import numpy as np
+    >>> float(normal((2, 3), like=np.ones(1), generator=0)[0, 0])
+    0.1257...
+    """
+    stream = as_generator(generator, like=like)
+    dtype = compute_dtype(like)
+    if is_complex(like):
+        xp = namespace(like)
+        pair = _draw((2, *shape), xp.float32 if dtype == xp.complex64 else xp.float64, like, stream)
+        return cast_like((pair[0, ...] + 1j * pair[1, ...]) / 2**0.5, like)
+    return cast_like(_draw(tuple(shape), dtype, like, stream), like)
+
+
+def _seeded(seed: int | None, like: Array) -> Generator:
+    """The library's own generator; PyTorch's lives on the CPU, so that the device changes no numbers."""
+    if api.is_torch_array(like):
+        return torch.default_generator if seed is None else torch.Generator().manual_seed(seed)
+    if api.is_jax_array(like):
+        key = np.random.SeedSequence().generate_state(1)[0] if seed is None else seed
+        return _JaxStream(importlib.import_module("jax.random").key(key))
+    if api.is_cupy_array(like):
+        return importlib.import_module("cupy").random.default_rng(seed)
+    if api.is_dask_array(like):
+        return importlib.import_module("dask.array").random.default_rng(seed)
+    return np.random.default_rng(seed)
+
+
+def _draw(shape: tuple[int, ...], dtype: DType, like: Array, generator: Generator) -> Float[Array, "..."]:
+    if api.is_torch_array(like):
+        return torch.randn(shape, dtype=dtype, device=generator.device, generator=generator).to(like.device)
+    if api.is_jax_array(like):
+        return generator.normal(shape, dtype)
+    if api.is_dask_array(like):
+        return cast(generator.standard_normal(shape), dtype)
+    return namespace(like).asarray(generator.standard_normal(shape, dtype=dtype))
+
+
+class _JaxStream:
+    """A `jax.random` key that is split at every draw, as other libraries move on by themselves."""
+
+    def __init__(self, key: Any) -> None:
+        self._key = key
+
+    def normal(self, shape: tuple[int, ...], dtype: DType) -> Float[Array, "..."]:
+        random = importlib.import_module("jax.random")
+        self._key, now = random.split(self._key)
+        return random.normal(now, shape, dtype)

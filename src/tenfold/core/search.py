@@ -1,0 +1,210 @@
+"""The cheapest order in which to contract a network, alone or together with the input of a layer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import opt_einsum
+
+from tenfold.core.cost import Cost, Roofline, Work
+from tenfold.core.errors import UnsupportedError
+from tenfold.core.network import Axes, Axis, Network, distinct
+
+Nodes = int
+"""A set of nodes as a bit mask; in a layer bit 0 is the input, in a pure contraction it is a factor."""
+
+EXACT = 8
+"""Up to so many nodes every order is weighed; beyond, opt_einsum proposes one."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a spatial axis slides over the input, and how the input is padded (`mode` as in torch's layers).
+
+    `length` is the input's, for the cost only.
+    """
+
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+    dilation: int = 1
+    length: int = 16
+    mode: str = "zeros"
+
+    def positions(self, taps: int) -> int:
+        """Number of output positions for a kernel of `taps` taps."""
+        return max(1, (self.length + self.before + self.after - self.dilation * (taps - 1) - 1) // self.stride + 1)
+
+
+@dataclass(frozen=True)
+class Application:
+    """A network applied to an input: which axes the input brings, which leave, which slide.
+
+    An axis in both `inputs` and `outputs` is shared (the groups of a convolution). `rows` counts the
+    batch positions.
+    """
+
+    network: Network
+    inputs: Axes
+    outputs: Axes
+    windows: tuple[tuple[Axis, Window], ...] = ()
+    rows: int = 256
+
+    def __post_init__(self) -> None:
+        for a in self.spatial:
+            if sum(a in f for f in self.network.factors) != 1:
+                raise UnsupportedError(
+                    f"spatial axis '{a}' is carried by several factors, which cannot slide one by one.",
+                    "Use a layout in which one mode holds the axis.",
+                )
+
+    @property
+    def spatial(self) -> Axes:
+        """The axes that slide."""
+        return tuple(a for a, _ in self.windows)
+
+    @cached_property
+    def nodes(self) -> tuple[Axes, ...]:
+        """The input, which every kernel tap waits for, then the factors."""
+        return ((*self.inputs, *self.spatial), *self.network.factors)
+
+
+class Pair(tuple[Nodes, Nodes]):
+    """Two sets of nodes that meet: (left, right); the input is always on the left."""
+
+
+class _Graph:
+    """Axes, positions and work of every set of nodes, each computed once."""
+
+    def __init__(self, nodes: tuple[Axes, ...], outputs: Axes, network: Network, app: Application | None) -> None:
+        self.nodes, self.outputs, self.network, self.app = nodes, frozenset(outputs), network, app
+        self.full = (1 << len(nodes)) - 1
+        self._axes: dict[Nodes, Axes] = {}
+        self._positions: dict[Nodes, int] = {}
+
+    def members(self, s: Nodes) -> Iterator[int]:
+        return (i for i in range(len(self.nodes)) if s >> i & 1)
+
+    def axes(self, s: Nodes) -> Axes:
+        """The axes of `s` that something outside of it still needs."""
+        if s not in self._axes:
+            outside = self.outputs.union(*(self.nodes[i] for i in self.members(self.full ^ s)))
+            own = distinct([self.nodes[i] for i in self.members(s)])
+            self._axes[s] = own if s & (s - 1) == 0 else tuple(a for a in own if a in outside)
+        return self._axes[s]
+
+    def streams(self, s: Nodes) -> bool:
+        """Whether `s` holds the input of a layer."""
+        return self.app is not None and bool(s & 1)
+
+    def positions(self, s: Nodes) -> int:
+        """Batch times spatial positions of the activation that `s` stands for."""
+        if not self.streams(s) or self.app is None:
+            return 1
+        if s not in self._positions:
+            count = self.app.rows
+            for a, window in self.app.windows:
+                waiting = a in self.axes(s)
+                count *= window.length if waiting else window.positions(self.network.size_of[a])
+            self._positions[s] = count
+        return self._positions[s]
+
+    def channels(self, s: Nodes) -> Axes:
+        """The axes of `s` that are stored: an activation does not hold the taps that it waits for."""
+        if not self.streams(s) or self.app is None:
+            return self.axes(s)
+        return tuple(a for a in self.axes(s) if a not in self.app.spatial)
+
+    def elements(self, s: Nodes) -> int:
+        return self.network.product(self.channels(s)) * self.positions(s)
+
+    def work(self, left: Nodes, right: Nodes) -> Work:
+        """Multiply-adds and traffic of the step in which `left` meets `right`."""
+        both = left | right
+        union = distinct([self.channels(left), self.axes(right)])
+        elements = self.elements(left) + self.elements(right) + self.elements(both)
+        if self.app and self.app.windows and left & 1 and set(self.channels(left)) - set(self.axes(right)):
+            elements += 2 * self.elements(left)  # axes that sit the step out are folded into the batch: a copy
+        return Work(self.network.product(union) * self.positions(both), elements)
+
+
+def search(app: Application, cost: Cost | None = None) -> tuple[Pair, ...]:
+    """The cheapest order for a layer: pairs of node sets, in the order of execution."""
+    return _search_application(app, cost or Roofline())
+
+
+def search_contraction(network: Network, outputs: Axes, cost: Cost | None = None) -> tuple[Pair, ...]:
+    """The cheapest order to contract a network by itself, down to the axes `outputs`."""
+    return _search_contraction(network, outputs, cost or Roofline())
+
+
+@lru_cache(maxsize=4096)
+def _search_application(app: Application, cost: Cost) -> tuple[Pair, ...]:
+    return _best(_Graph(app.nodes, app.outputs, app.network, app), cost)
+
+
+@lru_cache(maxsize=4096)
+def _search_contraction(network: Network, outputs: Axes, cost: Cost) -> tuple[Pair, ...]:
+    return _best(_Graph(network.factors, outputs, network, None), cost)
+
+
+def _best(graph: _Graph, cost: Cost) -> tuple[Pair, ...]:
+    return _exact(graph, cost) if len(graph.nodes) <= EXACT else _proposed(graph)
+
+
+def _exact(graph: _Graph, cost: Cost) -> tuple[Pair, ...]:
+    """Dynamic programming over the subsets of nodes."""
+    total: dict[Nodes, float] = {}
+    split: dict[Nodes, Pair] = {}
+    for s in sorted(range(1, graph.full + 1), key=int.bit_count):
+        if s & (s - 1) == 0:
+            total[s] = 0.0
+            continue
+        options = [(total[l] + total[r] + cost(graph.work(l, r)), l, r) for l, r in _splits(s)]
+        best, left, right = min(options)
+        total[s], split[s] = best, Pair((left, right))
+    return tuple(_walk(graph.full, split))
+
+
+def _splits(s: Nodes) -> Iterator[tuple[Nodes, Nodes]]:
+    """All ways to part `s` in two; the half with the lowest node is the left one."""
+    low = s & -s
+    rest = s ^ low
+    right = rest
+    while right:
+        yield s ^ right, right
+        right = (right - 1) & rest
+
+
+def _walk(s: Nodes, split: dict[Nodes, Pair]) -> Iterator[Pair]:
+    """The steps below `s`; factors meet factors before the input comes by."""
+    if s in split:
+        left, right = split[s]
+        yield from _walk(right, split)
+        yield from _walk(left, split)
+        yield split[s]
+
+
+def _proposed(graph: _Graph) -> tuple[Pair, ...]:
+    """opt_einsum's order, for graphs too large to weigh every one."""
+    letters = {a: opt_einsum.get_symbol(i) for i, a in enumerate(distinct(graph.nodes))}
+    batch = opt_einsum.get_symbol(len(letters))
+    streams = graph.app is not None
+    terms = ["".join(letters[a] for a in n) for n in graph.nodes]
+    shapes = [tuple(graph.network.size_of[a] for a in n) for n in graph.nodes]
+    if streams:
+        terms[0], shapes[0] = terms[0] + batch, (*shapes[0], graph.positions(graph.full))
+    out = "".join(letters[a] for a in graph.axes(graph.full)) + (batch if streams else "")
+    path, _ = opt_einsum.contract_path(f"{','.join(terms)}->{out}", *shapes, shapes=True, optimize="auto-hq")
+    return tuple(_pairs(path, len(terms)))
+
+
+def _pairs(path: list[tuple[int, ...]], count: int) -> Iterator[Pair]:
+    pool: list[Nodes] = [1 << i for i in range(count)]
+    for positions in path:
+        met = sorted((pool.pop(p) for p in sorted(positions, reverse=True)), key=lambda s: s & -s)
+        while len(met) > 1:
+            left, right = met[:2]
+            yield Pair((left, right))
+            met[:2] = [left | right]
+        pool += met

@@ -1,0 +1,88 @@
+"""Run a program in PyTorch: convolutions, linear maps and batched products with plain-int arguments."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from tenfold.core.program import Batched, Conv, Linear, Merge, Program, Shuffle, View
+
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def run(program: Program, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+    """The layer's output: channels are axis 1 of a convolution's input and the last axis of a linear one's.
+
+    `weights` are the factors as `program.stored` describes them. The loop is over static data, so a tracer
+    sees straight-line tensor code.
+    """
+    buffers = list(weights)
+    for k, step in enumerate(program.steps):
+        last = bias if program.bias_last and k == len(program.steps) - 1 else None
+        if isinstance(step, Merge):
+            buffers.append(merge(step, buffers[step.left], buffers[step.right]))
+        elif isinstance(step, Conv):
+            x = convolve(step, x, view(buffers[step.weight], step.view), last)
+        elif isinstance(step, Linear):
+            x = multiply(step, x, view(buffers[step.weight], step.view), last)
+        elif isinstance(step, Batched):
+            x = multiply_groups(step, x, view(buffers[step.weight], step.view))
+        else:
+            x = shuffle(step, x, 1 if program.dimensions else x.ndim - 1)
+    if bias is None or program.bias_last:
+        return x
+    return x + bias.view(-1, *(1,) * program.dimensions)
+
+
+def view(weight: Tensor, how: View) -> Tensor:
+    """`weight` in the order and shape of its step."""
+    if how.perm:
+        weight = weight.permute(how.perm)
+    return weight.reshape(how.shape) if how.shape else weight
+
+
+def merge(step: Merge, left: Tensor, right: Tensor) -> Tensor:
+    """Factor meets factor."""
+    left, right = view(left, step.left_view), view(right, step.right_view)
+    if step.left_sum:
+        left = left.sum(-1)
+    if step.right_sum:
+        right = right.sum(-1)
+    product = left * right if step.outer else left @ right
+    return product.reshape(step.shape)
+
+
+def shuffle(step: Shuffle, x: Tensor, dim: int) -> Tensor:
+    """The channel axes, which lie folded in axis `dim`, in another order."""
+    n = len(step.perm)
+    order = (*range(dim), *(dim + p for p in step.perm), *range(dim + n, x.ndim + n - 1))
+    return x.unflatten(dim, step.shape).permute(order).flatten(dim, dim + n - 1)
+
+
+def multiply(step: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., pre gone post) -> (..., pre new post)."""
+    if step.pre == 1 and step.post == 1:
+        return F.linear(x, weight, bias)
+    if step.post == 1:
+        return F.linear(x.unflatten(-1, (step.pre, step.gone)), weight).flatten(-2)
+    return (weight @ x.unflatten(-1, (step.pre, step.gone, step.post))).flatten(-3)
+
+
+def multiply_groups(step: Batched, x: Tensor, weight: Tensor) -> Tensor:
+    """(..., spectators kept gone) -> (..., spectators kept new)."""
+    lead = x.shape[:-1]
+    if step.gone == 1:
+        return (x.unflatten(-1, (step.spectators, step.kept, 1)) * weight.squeeze(1)).flatten(-3)
+    grouped = x.reshape(-1, step.kept, step.gone).transpose(0, 1)
+    return (grouped @ weight).transpose(0, 1).reshape(*lead, step.spectators * step.kept * step.new)
+
+
+def convolve(step: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(batch, spectators kept gone, *positions) -> (batch, spectators kept new, *positions)."""
+    if step.spectators > 1:
+        x = x.reshape(-1, step.channels, *x.shape[2:])
+    if step.pad:
+        x = F.pad(x, step.pad, step.pad_mode)
+    convolution = CONVOLUTIONS[len(step.stride)]
+    y = convolution(x, weight, bias, step.stride, step.padding, step.dilation, step.groups)
+    return y.reshape(-1, step.out, *y.shape[2:]) if step.spectators > 1 else y
