@@ -1,0 +1,25 @@
+"""Operations on dense tensors: unfoldings, products, contractions, MTTKRP."""
+
+from tenfold.algebra.contraction import contract, contract_axes
+from tenfold.algebra.mode_product import mode_dot, multi_mode_dot
+from tenfold.algebra.mttkrp import mttkrp, mttkrps
+from tenfold.algebra.products import hadamard, inner, khatri_rao, kronecker, outer
+from tenfold.algebra.unfolding import fold, unfold, unvec, vec
+
+__all__ = [
+    "contract",
+    "contract_axes",
+    "fold",
+    "hadamard",
+    "inner",
+    "khatri_rao",
+    "kronecker",
+    "mode_dot",
+    "mttkrp",
+    "mttkrps",
+    "multi_mode_dot",
+    "outer",
+    "unfold",
+    "unvec",
+    "vec",
+]

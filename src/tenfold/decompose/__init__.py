@@ -1,0 +1,21 @@
+"""Decompositions: a tensor in, a fit out."""
+
+from tenfold.decompose.base import Fit, Method, methods
+from tenfold.decompose.cp_als import CPALS
+from tenfold.decompose.hooi import HOOI
+from tenfold.decompose.hosvd import HOSVD, STHOSVD
+from tenfold.decompose.svd import RandomizedSVD, TruncatedSVD
+from tenfold.decompose.tt_svd import TTSVD
+
+__all__ = [
+    "CPALS",
+    "HOOI",
+    "HOSVD",
+    "STHOSVD",
+    "TTSVD",
+    "Fit",
+    "Method",
+    "RandomizedSVD",
+    "TruncatedSVD",
+    "methods",
+]

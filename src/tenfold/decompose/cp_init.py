@@ -1,0 +1,75 @@
+"""Where CP algorithms start."""
+
+import math
+from typing import Any
+
+from tenfold.algebra import unfold
+from tenfold.core.arrays import Array, namespace, normal
+from tenfold.core.linalg import leading_left
+
+SLICES = 64
+"""`from_slices` is used where the tensor has at most so many slices over its two largest modes."""
+
+
+def starting_point(tensor: Array, rank: int, how: str, generator: Any) -> list[Array]:
+    """Factors to begin with: "slices", "hosvd", "random", or "auto", which takes slices where they are few."""
+    if how == "auto":
+        how = "slices" if tensor.ndim > 2 and slice_count(tensor) <= SLICES else "hosvd"
+    return {"slices": from_slices, "hosvd": from_hosvd, "random": at_random}[how](tensor, rank, generator)
+
+
+def slice_count(tensor: Array) -> int:
+    """Number of slices over the two largest modes."""
+    return math.prod(sorted(tensor.shape)[:-2])
+
+
+def at_random(tensor: Array, rank: int, generator: Any) -> list[Array]:
+    """Normal factors."""
+    return [normal((n, rank), like=tensor, generator=generator) for n in tensor.shape]
+
+
+def from_hosvd(tensor: Array, rank: int, generator: Any) -> list[Array]:
+    """Leading left singular vectors of the unfoldings, filled up with random columns beyond their number."""
+    xp, factors = namespace(tensor), []
+    for k, n in enumerate(tensor.shape):
+        count = min(rank, n, math.prod(tensor.shape) // n)
+        basis, _ = leading_left(unfold(tensor, k), count)
+        fill = normal((n, rank - count), like=tensor, generator=generator) / n**0.5
+        factors.append(xp.concat([basis, fill], axis=1))
+    return factors
+
+
+def from_slices(tensor: Array, rank: int, generator: Any) -> list[Array]:
+    """The largest singular triplets of all slices over the two largest modes.
+
+    Each triplet of slice X[:, :, c, d, ...] is a rank-one term whose other vectors are unit vectors, so with
+    every triplet the sum is the tensor itself: a good start at the high ranks that kernels of convolutions
+    are given. Random noise keeps the unit vectors from being a saddle point.
+    """
+    xp, shape = namespace(tensor), tensor.shape
+    rows, columns = sorted(sorted(range(tensor.ndim), key=lambda k: shape[k])[-2:])
+    others = [k for k in range(tensor.ndim) if k not in (rows, columns)]
+    slices = xp.reshape(xp.permute_dims(tensor, (*others, rows, columns)), (-1, shape[rows], shape[columns]))
+    u, s, vh = xp.linalg.svd(slices, full_matrices=False)
+    per_slice = s.shape[1]
+    best = xp.argsort(xp.reshape(s, (-1,)), descending=True, stable=True)[:rank]
+    at = best // per_slice
+    root = xp.sqrt(xp.take(xp.reshape(s, (-1,)), best))
+    factors: dict[int, Array] = {
+        rows: xp.take(xp.reshape(xp.matrix_transpose(u), (-1, shape[rows])), best, axis=0).T * root,
+        columns: xp.take(xp.reshape(vh, (-1, shape[columns])), best, axis=0).T * root,
+    }
+    for k in reversed(others):
+        noise = normal((shape[k], best.shape[0]), like=tensor, generator=generator) * (0.1 / shape[k] ** 0.5)
+        factors[k] = xp.take(xp.eye(shape[k], dtype=tensor.dtype, device=tensor.device), at % shape[k], axis=1) + noise
+        at = at // shape[k]
+    return [_widened(factors[k], rank, tensor, generator) for k in range(tensor.ndim)]
+
+
+def _widened(factor: Array, rank: int, tensor: Array, generator: Any) -> Array:
+    """Random columns where there were fewer triplets than components."""
+    short = rank - factor.shape[1]
+    if short <= 0:
+        return factor
+    fill = normal((factor.shape[0], short), like=tensor, generator=generator)
+    return namespace(tensor).concat([factor, fill / factor.shape[0] ** 0.5], axis=1)

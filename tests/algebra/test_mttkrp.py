@@ -1,0 +1,95 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.algebra import khatri_rao, mttkrp, mttkrps, unfold
+from tenfold.core.errors import ShapeError
+
+SHAPES = [(3,), (4, 3), (2, 3, 4), (6, 5, 2), (2, 5, 6), (3, 1, 2, 4), (5, 4, 3, 2), (2, 3, 2, 1, 3)]
+DTYPES = ["float32", "float64", "complex128"]
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "complex128": 1e-10}
+
+
+def factors_for(library, shape, rank, dtype="float64"):
+    return [library.normal(size, rank, seed=n + 1, dtype=dtype) for n, size in enumerate(shape)]
+
+
+def by_definition(tensor, factors, mode):
+    others = [factor for n, factor in enumerate(factors) if n != mode]
+    columns = khatri_rao(others) if others else 1 + 0 * factors[0][:1, :]
+    return unfold(tensor, mode) @ columns
+
+
+def close(x, y, dtype="float64"):
+    np.testing.assert_allclose(np.asarray(x), np.asarray(y), atol=TOLERANCE[dtype], rtol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mttkrp_is_the_unfolding_times_khatri_rao(library, shape, rank, dtype):
+    tensor, factors = library.normal(*shape, dtype=dtype), factors_for(library, shape, rank, dtype)
+    expected = [by_definition(tensor, factors, mode) for mode in range(len(shape))]
+    for mode, product in enumerate(expected):
+        close(mttkrp(tensor, factors, mode), product, dtype)
+        close(mttkrp(tensor, factors, mode - len(shape)), product, dtype)
+        assert mttkrp(tensor, factors, mode).dtype == tensor.dtype
+    for product, one in zip(mttkrps(tensor, factors), expected, strict=True):
+        close(product, one, dtype)
+
+
+def test_mttkrp_of_a_kruskal_tensor_is_its_factor_times_gram_matrices(library):
+    a, b, c = factors_for(library, (3, 4, 5), 2)
+    tensor = library.xp.reshape(a @ khatri_rao([b, c]).T, (3, 4, 5))
+    close(mttkrp(tensor, [a, b, c], 1), b @ ((a.T @ a) * (c.T @ c)))
+
+
+def test_mttkrp_of_tensors_that_are_not_contiguous(library):
+    tensor = library.xp.permute_dims(library.normal(2, 3, 4), (2, 0, 1))
+    factors = factors_for(library, (4, 2, 3), 3)
+    for mode in range(3):
+        close(mttkrp(tensor, factors, mode), by_definition(tensor, factors, mode))
+
+
+def test_mttkrp_is_differentiable():
+    tensor = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    factors = [torch.randn(size, 2, dtype=torch.float64, requires_grad=True) for size in (2, 3, 4)]
+    for mode in range(3):
+        assert torch.autograd.gradcheck(lambda t, *f, mode=mode: mttkrp(t, f, mode), (tensor, *factors))
+    assert torch.autograd.gradcheck(lambda t, *f: tuple(mttkrps(t, f)), (tensor, *factors))
+
+
+def peak(function, *arguments):
+    tracemalloc.start()
+    function(*arguments)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return most
+
+
+@pytest.mark.parametrize("mode", range(3))
+def test_mttkrp_holds_no_more_than_documented(mode):
+    shape, rank = (128, 128, 9), 64
+    tensor, factors = np.ones(shape), [np.ones((size, rank)) for size in shape]
+    bound, results = (128 + 128 * 9) * rank * tensor.itemsize, sum(shape) * rank * tensor.itemsize
+    ufunc_buffers = 2**17
+    assert peak(mttkrp, tensor, factors, mode) < bound + results + ufunc_buffers
+    assert peak(mttkrps, tensor, factors) < bound + results + ufunc_buffers
+
+
+@pytest.mark.parametrize("function", [lambda t, f: mttkrp(t, f, 0), mttkrps])
+@pytest.mark.parametrize("shapes", [[(2, 2)], [(2, 2), (4, 2)], [(2, 2), (3, 3)], [(2,), (3,)], []])
+def test_factors_that_do_not_fit_are_refused(library, function, shapes):
+    with pytest.raises(ShapeError) as raised:
+        function(library.normal(2, 3), [library.normal(*shape) for shape in shapes])
+    assert str(raised.value) == (
+        f"factors of shapes {', '.join(map(str, shapes))} do not fit a tensor of shape (2, 3).\n"
+        "Give one matrix for each mode, as tall as the mode is long, all with as many columns."
+    )
+
+
+def test_a_mode_outside_the_order_is_refused(library):
+    with pytest.raises(ShapeError, match="a tensor of order 2 has no mode 2"):
+        mttkrp(library.normal(2, 3), factors_for(library, (2, 3), 2), 2)

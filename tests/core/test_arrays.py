@@ -1,0 +1,147 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.core.arrays import (
+    adjoint,
+    as_generator,
+    cast_like,
+    check_finite,
+    compute_dtype,
+    is_complex,
+    is_floating,
+    namespace,
+    normal,
+    real_dtype,
+    to_compute,
+)
+from tenfold.core.errors import OptionError, WeightError
+
+
+def test_a_list_is_refused_with_a_remedy():
+    with pytest.raises(WeightError, match=r"got list.*\n.*numpy\.asarray"):
+        namespace([1.0])
+
+
+def test_arrays_of_two_libraries_are_refused():
+    with pytest.raises(WeightError, match="arrays of one library, but got Tensor, ndarray"):
+        namespace(np.ones(1), torch.ones(1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_wide_dtypes_are_computed_in_themselves(library, dtype):
+    x = library.normal(3, dtype=dtype)
+    assert compute_dtype(x) == x.dtype
+    assert to_compute(x) is x
+
+
+def test_half_precision_is_computed_in_float32(library):
+    assert compute_dtype(library.array([1.0], "float16")) == library.xp.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_narrow_torch_dtypes_are_computed_in_float32(dtype):
+    assert to_compute(torch.ones(2).to(dtype)).dtype == torch.float32
+
+
+def test_integers_are_computed_in_the_default_float():
+    assert compute_dtype(np.arange(3)) == np.float64
+    assert compute_dtype(torch.arange(3)) == torch.float32
+
+
+def test_singular_values_stay_real_beside_complex_vectors(library):
+    like, values = library.normal(2, dtype="complex64"), library.normal(2)
+    assert real_dtype(like) == library.xp.float32
+    assert cast_like(values, like).dtype == library.xp.float32
+    assert cast_like(library.normal(2, dtype="complex128"), like).dtype == library.xp.complex64
+
+
+def test_results_for_integers_keep_their_own_dtype(library):
+    values = library.normal(2)
+    assert cast_like(values, library.array([1, 2], "int64")) is values
+
+
+def test_kinds_of_dtype(library):
+    assert is_complex(library.normal(1, dtype="complex64")) and not is_complex(library.normal(1))
+    assert is_floating(library.normal(1)) and not is_floating(library.array([1], "int64"))
+
+
+def test_adjoint_conjugates_and_transposes(library):
+    a = library.normal(2, 3, dtype="complex128")
+    np.testing.assert_array_equal(np.asarray(library.xp.conj(a)).T, np.asarray(adjoint(a)))
+
+
+def test_finite_arrays_and_integers_pass(library):
+    check_finite(library.normal(3), "w")
+    check_finite(library.array([1], "int64"), "w")
+
+
+def test_entries_that_are_not_finite_are_counted(library):
+    weight = library.array([[np.nan, 1.0], [np.inf, 2.0]])
+    with pytest.raises(WeightError) as raised:
+        check_finite(weight, "conv1.weight")
+    assert str(raised.value) == (
+        "'conv1.weight' has 2 entries of 4 that are NaN or infinite.\n"
+        "A decomposition of it would hold nothing else. Repair it, or leave this weight out."
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+def test_noise_has_the_dtype_asked_for_and_unit_variance(library, dtype):
+    like = library.array([1.0], dtype)
+    drawn = normal((200, 100), like=like, generator=3)
+    assert drawn.dtype == like.dtype and tuple(drawn.shape) == (200, 100)
+    numbers = np.asarray(drawn).astype("complex128")
+    assert abs(numbers.mean()) < 0.03 and abs((abs(numbers) ** 2).mean() - 1) < 0.03
+
+
+def test_noise_for_integers_is_floating(library):
+    like = library.array([1], "int64")
+    assert normal((2,), like=like).dtype == compute_dtype(like)
+
+
+def test_the_same_seed_gives_the_same_numbers(library):
+    like = library.normal(1)
+    first, again, other = (normal((4,), like=like, generator=seed) for seed in (5, 5, 6))
+    assert library.xp.all(first == again) and not library.xp.any(first == other)
+
+
+def test_a_generator_moves_on(library):
+    like = library.normal(1)
+    stream = as_generator(5, like=like)
+    first, second = (normal((4,), like=like, generator=stream) for _ in range(2))
+    assert library.xp.all(first == normal((4,), like=like, generator=np.int64(5)))
+    assert not library.xp.any(first == second)
+    assert as_generator(stream, like=like) is stream
+
+
+def test_without_a_seed_the_numbers_are_fresh(library):
+    like = library.normal(1)
+    assert not library.xp.any(normal((4,), like=like) == normal((4,), like=like))
+
+
+def test_torch_without_a_seed_follows_manual_seed():
+    like = torch.ones(1)
+    torch.manual_seed(1)
+    first = normal((4,), like=like)
+    torch.manual_seed(1)
+    assert torch.equal(first, normal((4,), like=like))
+
+
+@pytest.mark.parametrize(
+    ("like", "generator"), [(torch.ones(1), np.random.default_rng()), (np.ones(1), torch.Generator())]
+)
+def test_the_generator_of_another_library_is_refused(like, generator):
+    with pytest.raises(OptionError, match="Pass an int seed, a generator of the same library, or None"):
+        normal((1,), like=like, generator=generator)
+
+
+def test_noise_goes_to_the_device_of_like():
+    assert normal((2,), like=torch.ones(1, device="meta"), generator=0).device.type == "meta"
+
+
+def test_no_other_library_is_imported(library):
+    normal((2,), like=library.normal(1), generator=0)
+    assert not {"jax", "cupy", "dask"} & set(sys.modules)
