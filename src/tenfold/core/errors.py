@@ -1,19 +1,19 @@
 """The errors of tenfold: what went wrong, and what to do about it.
 
-    TenfoldError
-    ├── LayoutError       a layout and a weight do not fit
-    ├── RankError         ranks that a format cannot have
-    ├── ShapeError        arrays whose shapes do not fit
-    ├── OptionError       an option outside its range
-    ├── WeightError       a weight that cannot be decomposed (NaN, infinite)
-    ├── UnknownNameError  a name that is not registered
-    ├── SelectionError    a pattern that matches no layer
-    ├── UnsupportedError  a layer that a preset or method cannot serve
-    ├── BudgetError       a budget that no plan can meet
-    ├── ModelError        a model that cannot be found or built
-    ├── DataError         a data set that cannot be read
-    ├── CheckpointError   a checkpoint that cannot be read or does not fit
-    └── MissingExtraError an optional package that is not installed
+TenfoldError
+├── LayoutError       a layout and a weight do not fit
+├── RankError         ranks that a format cannot have
+├── ShapeError        arrays whose shapes do not fit
+├── OptionError       an option outside its range
+├── WeightError       a weight that cannot be decomposed (NaN, infinite)
+├── UnknownNameError  a name that is not registered
+├── SelectionError    a pattern that matches no layer
+├── UnsupportedError  a layer that a preset or method cannot serve
+├── BudgetError       a budget that no plan can meet
+├── ModelError        a model that cannot be found or built
+├── DataError         a data set that cannot be read
+├── CheckpointError   a checkpoint that cannot be read or does not fit
+└── MissingExtraError an optional package that is not installed
 """
 
 

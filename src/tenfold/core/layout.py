@@ -123,7 +123,7 @@ class Layout:
 
 
 def rearrange(array: Any, source: Axes, target: Axes, sizes: dict[Axis, int], shape: Sequence[int]) -> Any:
-    """An array over the axes `source` brought to the order `target` and to `shape`; a view where it can be."""
+    """An array over the axes `source` brought to the order `target` and to `shape`; a view if it can be."""
     split = array.reshape([sizes[a] for a in source])
     order = [source.index(a) for a in target]
     if order != sorted(order):

@@ -18,7 +18,7 @@ from tenfold.core.program import (
     Stored,
     View,
 )
-from tenfold.core.search import Application, Nodes, Pair, Window, _Graph, search, search_contraction
+from tenfold.core.search import Application, Graph, Nodes, Pair, Window, search, search_contraction
 
 
 @lru_cache(maxsize=4096)
@@ -72,7 +72,7 @@ def _meet(left: Axes, right: Axes, out: Axes) -> _Meeting:
 class _Lowering:
     """What the two kinds of programs share: merges of factors with factors."""
 
-    def __init__(self, graph: _Graph, network: Network, first_factor: int) -> None:
+    def __init__(self, graph: Graph, network: Network, first_factor: int) -> None:
         self.graph, self.network, self.first_factor = graph, network, first_factor
         self.order: dict[Nodes, Axes] = {}
         self.wishes: dict[Nodes, Wish] = {}
@@ -149,7 +149,7 @@ class _Contraction(_Lowering):
     """A network by itself: merges only, the last result permuted to the outputs."""
 
     def __init__(self, network: Network, outputs: Axes, pairs: tuple[Pair, ...]) -> None:
-        super().__init__(_Graph(network.factors, outputs, network, None), network, 0)
+        super().__init__(Graph(network.factors, outputs, network, None), network, 0)
         self.outputs, self.pairs = outputs, pairs
 
     def program(self) -> Program:
@@ -179,10 +179,10 @@ class _Turn:
 
 
 class _Layer(_Lowering):
-    """A network with an input: the activation runs through the steps, weights are stored as they want them."""
+    """A network with an input: the activation runs through the steps, weights lie as they want them."""
 
     def __init__(self, app: Application, pairs: tuple[Pair, ...]) -> None:
-        super().__init__(_Graph(app.nodes, app.outputs, app.network, app), app.network, 1)
+        super().__init__(Graph(app.nodes, app.outputs, app.network, app), app.network, 1)
         self.app, self.pairs = app, pairs
         self.windows = dict(app.windows)
 
@@ -232,7 +232,7 @@ class _Layer(_Lowering):
         return turns, current
 
     def parts(self, current: Axes, right: Nodes, both: Nodes) -> tuple[Axes, Axes, Axes, Axes]:
-        """Spectators, kept, gone and new axes of a meeting, the first three in the order of the activation."""
+        """Spectators, kept, gone and new axes of a meeting, the first three in the activation's order."""
         weight, out = self.graph.axes(right), self.graph.channels(both)
         spectators = tuple(a for a in current if a not in weight)
         kept = tuple(a for a in current if a in weight and a in out)
@@ -247,7 +247,9 @@ class _Layer(_Lowering):
         """A meeting without sliding axes: channels are the last axis of the activation."""
         spectators, kept, gone, new = self.parts(current, turn.weight, turn.left | turn.weight)
         if kept:
-            return self.batched(turn, current, (spectators, kept, gone, self.arranged(new, after, (*spectators, *kept), ())))
+            return self.batched(
+                turn, current, (spectators, kept, gone, self.arranged(new, after, (*spectators, *kept), ()))
+            )
         start = current.index(gone[0]) if gone else len(current)
         if current[start : start + len(gone)] != gone:
             turn.steps.append(self.shuffle(current, (*spectators, *gone)))
@@ -304,7 +306,11 @@ class _Layer(_Lowering):
         spectators, kept, gone, new = sizes
         windows = [w if a in slides else Window() for a, w in self.app.windows]
         padded = [w.mode != "zeros" or w.before != w.after for w in windows]
-        pad = [n for w, p in zip(windows[::-1], padded[::-1], strict=True) for n in ((w.before, w.after) if p else (0, 0))]
+        pad = [
+            n
+            for w, p in zip(windows[::-1], padded[::-1], strict=True)
+            for n in ((w.before, w.after) if p else (0, 0))
+        ]
         modes = {w.mode for w, p in zip(windows, padded, strict=True) if p and w.before + w.after}
         return Conv(
             weight=-1,
@@ -333,4 +339,3 @@ def _conv_kind(kept: int, gone: int, new: int, taps: Ints) -> str:
     if kept == 1:
         return size
     return f"depthwise {size}" if gone == new == 1 else f"grouped {size}"
-

@@ -101,7 +101,10 @@ class Network:
         """
         for m, group in zip(self.modes, groups, strict=True):
             if math.prod(n for _, n in group) != self.size_of[m]:
-                raise ShapeError(f"mode {m} has size {self.size_of[m]}, but its axes are {dict(group)}")
+                raise ShapeError(
+                    f"mode {m} has size {self.size_of[m]}, but its axes are {dict(group)}.",
+                    "Give sizes whose product is the mode's.",
+                )
         into = {m: tuple(a for a, _ in g) for m, g in zip(self.modes, groups, strict=True)}
 
         def new(axes: Axes) -> Axes:
@@ -161,24 +164,24 @@ def skeleton(factors: tuple[Axes, ...], shape: Sequence[int], ranks: Sizes) -> N
     names = sorted((a for a in distinct(factors) if a.startswith("m")), key=lambda a: int(a[1:]))
     bonds = [a for a in distinct(factors) if a not in names]
     if unknown := [b for b in ranks if b not in bonds]:
-        raise RankError(f"ranks name {unknown}, but the bonds are {bonds}", "Name bonds of the format.")
-    if low := {b: n for b, n in ranks.items() if n < 1}:
-        raise RankError(f"ranks must be at least 1, but came as {low}", "Choose ranks of 1 or more.")
-    for b in bonds:
-        if b not in ranks:
-            factors = without_bond(factors, b)
-    sizes = [*zip(names, (int(n) for n in shape), strict=True), *((b, int(r)) for b, r in ranks.items())]
-    return Network(factors, tuple(names), tuple(sizes))
-
-
-def without_bond(factors: tuple[Axes, ...], b: Axis) -> tuple[Axes, ...]:
-    """The graph in which the identity factor (mode, b) is left out and its mode stands where `b` stood."""
-    identities = [f for f in factors if len(f) == 2 and b in f and any(a.startswith("m") for a in f)]
-    if len(identities) != 1:
         raise RankError(
-            f"no rank is given for bond {b}, and it has no mode of its own that could stay whole",
+            f"ranks name {', '.join(map(str, unknown))}, but the bonds are {', '.join(bonds)}.",
+            "Name bonds of the format.",
+        )
+    if low := {b: n for b, n in ranks.items() if n < 1}:
+        raise RankError(f"ranks must be at least 1, but came as {low}.", "Choose ranks of 1 or more.")
+    whole = {b: _mode_of(factors, b) for b in bonds if b not in ranks}
+    kept = [f for f in factors if not (len(f) == 2 and any({b, m} == set(f) for b, m in whole.items()))]
+    sizes = [*zip(names, (int(n) for n in shape), strict=True), *((b, int(r)) for b, r in ranks.items())]
+    return Network(tuple(tuple(whole.get(a, a) for a in f) for f in kept), tuple(names), tuple(sizes))
+
+
+def _mode_of(factors: tuple[Axes, ...], b: Axis) -> Axis:
+    """The mode that takes the place of bond `b` when the identity factor (mode, b) is left out."""
+    pairs = [f for f in factors if len(f) == 2 and b in f and any(a.startswith("m") for a in f)]
+    if len(pairs) != 1:
+        raise RankError(
+            f"no rank is given for bond {b}, and it has no mode of its own that could stay whole.",
             f"Give a rank for {b}.",
         )
-    (m,) = (a for a in identities[0] if a != b)
-    rest = [f for f in factors if f is not identities[0]]
-    return tuple(tuple(m if a == b else a for a in f) for f in rest)
+    return next(a for a in pairs[0] if a != b)

@@ -1,4 +1,4 @@
-"""A lowered contraction order: steps that hold plain ints, so that a tracer sees straight-line tensor code."""
+"""A lowered contraction order: steps of plain ints, so that a tracer sees straight-line tensor code."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -137,7 +137,9 @@ class Program:
         head = ("step", "meets", "makes", "FLOPs", "elements")
         rows = [(x.kind, x.meets, x.makes, f"{x.flops:,}", f"{x.elements:,}") for x in self.lines]
         widths = [max(len(r[k]) for r in [head, *rows]) for k in range(len(head))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows]]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *rows]
+        ]
         total = f"{self.flops:,} FLOPs, largest intermediate {self.largest_intermediate:,} elements"
         return "\n".join([*lines, total])
 
@@ -169,4 +171,3 @@ def run(program: Program, factors: tuple[Any, ...], xp: Any) -> Any:
         else:
             buffers.append(view(buffers[-1], View(step.perm, step.shape), xp))  # type: ignore[union-attr]
     return buffers[-1]
-

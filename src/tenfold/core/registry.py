@@ -28,14 +28,18 @@ class Registry(Generic[T]):
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Decorator that registers a class or function under `name`; a name can be taken once."""
-        if name in self._entries:
-            raise UnknownNameError(f"{self.noun} '{name}' is registered already", "Choose another name.")
 
-        def add(entry: Entry) -> Entry:
-            self._entries[name] = entry  # type: ignore[assignment]
+        def registered(entry: Entry) -> Entry:
+            self.add(name, entry)  # type: ignore[arg-type]
             return entry
 
-        return add
+        return registered
+
+    def add(self, name: str, entry: T) -> None:
+        """Register `entry` under `name`."""
+        if name in self._entries:
+            raise UnknownNameError(f"{self.noun} '{name}' is registered already", "Choose another name.")
+        self._entries[name] = entry
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries:

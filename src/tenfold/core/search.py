@@ -33,7 +33,9 @@ class Window:
 
     def positions(self, taps: int) -> int:
         """Number of output positions for a kernel of `taps` taps."""
-        return max(1, (self.length + self.before + self.after - self.dilation * (taps - 1) - 1) // self.stride + 1)
+        return max(
+            1, (self.length + self.before + self.after - self.dilation * (taps - 1) - 1) // self.stride + 1
+        )
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,12 @@ class Pair(tuple[Nodes, Nodes]):
     """Two sets of nodes that meet: (left, right); the input is always on the left."""
 
 
-class _Graph:
+class Graph:
     """Axes, positions and work of every set of nodes, each computed once."""
 
-    def __init__(self, nodes: tuple[Axes, ...], outputs: Axes, network: Network, app: Application | None) -> None:
+    def __init__(
+        self, nodes: tuple[Axes, ...], outputs: Axes, network: Network, app: Application | None
+    ) -> None:
         self.nodes, self.outputs, self.network, self.app = nodes, frozenset(outputs), network, app
         self.full = (1 << len(nodes)) - 1
         self._axes: dict[Nodes, Axes] = {}
@@ -124,7 +128,9 @@ class _Graph:
         union = distinct([self.channels(left), self.axes(right)])
         elements = self.elements(left) + self.elements(right) + self.elements(both)
         if self.app and self.app.windows and left & 1 and set(self.channels(left)) - set(self.axes(right)):
-            elements += 2 * self.elements(left)  # axes that sit the step out are folded into the batch: a copy
+            elements += 2 * self.elements(
+                left
+            )  # axes that sit the step out are folded into the batch: a copy
         return Work(self.network.product(union) * self.positions(both), elements)
 
 
@@ -140,19 +146,19 @@ def search_contraction(network: Network, outputs: Axes, cost: Cost | None = None
 
 @lru_cache(maxsize=4096)
 def _search_application(app: Application, cost: Cost) -> tuple[Pair, ...]:
-    return _best(_Graph(app.nodes, app.outputs, app.network, app), cost)
+    return _best(Graph(app.nodes, app.outputs, app.network, app), cost)
 
 
 @lru_cache(maxsize=4096)
 def _search_contraction(network: Network, outputs: Axes, cost: Cost) -> tuple[Pair, ...]:
-    return _best(_Graph(network.factors, outputs, network, None), cost)
+    return _best(Graph(network.factors, outputs, network, None), cost)
 
 
-def _best(graph: _Graph, cost: Cost) -> tuple[Pair, ...]:
+def _best(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
     return _exact(graph, cost) if len(graph.nodes) <= EXACT else _proposed(graph)
 
 
-def _exact(graph: _Graph, cost: Cost) -> tuple[Pair, ...]:
+def _exact(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
     """Dynamic programming over the subsets of nodes."""
     total: dict[Nodes, float] = {}
     split: dict[Nodes, Pair] = {}
@@ -160,7 +166,7 @@ def _exact(graph: _Graph, cost: Cost) -> tuple[Pair, ...]:
         if s & (s - 1) == 0:
             total[s] = 0.0
             continue
-        options = [(total[l] + total[r] + cost(graph.work(l, r)), l, r) for l, r in _splits(s)]
+        options = [(total[a] + total[b] + cost(graph.work(a, b)), a, b) for a, b in _splits(s)]
         best, left, right = min(options)
         total[s], split[s] = best, Pair((left, right))
     return tuple(_walk(graph.full, split))
@@ -185,7 +191,7 @@ def _walk(s: Nodes, split: dict[Nodes, Pair]) -> Iterator[Pair]:
         yield split[s]
 
 
-def _proposed(graph: _Graph) -> tuple[Pair, ...]:
+def _proposed(graph: Graph) -> tuple[Pair, ...]:
     """opt_einsum's order, for graphs too large to weigh every one."""
     letters = {a: opt_einsum.get_symbol(i) for i, a in enumerate(distinct(graph.nodes))}
     batch = opt_einsum.get_symbol(len(letters))

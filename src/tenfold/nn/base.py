@@ -1,4 +1,4 @@
-"""What the factorized layers share: the roles of a weight's axes, and the table of the layers they replace."""
+"""What factorized layers share: the roles of a weight's axes, and the table of the layers they replace."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -26,7 +26,14 @@ class Role(Enum):
     GROUP = "shared with the output"
 
 
-ROLES = {"g": Role.GROUP, "o": Role.OUT, "i": Role.IN, "d": Role.SPATIAL, "h": Role.SPATIAL, "w": Role.SPATIAL}
+ROLES = {
+    "g": Role.GROUP,
+    "o": Role.OUT,
+    "i": Role.IN,
+    "d": Role.SPATIAL,
+    "h": Role.SPATIAL,
+    "w": Role.SPATIAL,
+}
 """The letter with which the name of an axis begins says its role."""
 
 
@@ -64,7 +71,9 @@ class FactorizedLayer(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_dense(cls, dense: nn.Module, value: Format, layout: Layout, example: Sequence[int] | None) -> Self:
+    def from_dense(
+        cls, dense: nn.Module, value: Format, layout: Layout, example: Sequence[int] | None
+    ) -> Self:
         """The layer with the settings and the bias of `dense` and the weight `value`, seen through `layout`.
 
         `example` is the shape of an input, for which the order of the steps is planned.
@@ -84,10 +93,15 @@ class FactorizedLayer(nn.Module, ABC):
 
     @classmethod
     def decomposed(
-        cls, dense: nn.Module, method: Decompose, ranks: Ranks | None, layout: str, example: Sequence[int] | None = None
+        cls,
+        dense: nn.Module,
+        method: Decompose,
+        ranks: Ranks | None,
+        layout: str,
+        example: Sequence[int] | None = None,
     ) -> Self:
         """The layer whose weight `method` fits to that of `dense`, in float32 at least."""
-        weight: Tensor = dense.weight.detach()  # type: ignore[union-attr,assignment]
+        weight = dense.get_parameter("weight").detach()
         bound = Layout.parse(layout).bind(weight.shape, type(dense).__name__)
         value = method(bound.to_modes(weight), ranks).value
         return cls.from_dense(dense, value.map(lambda f: f.to(weight.dtype)), bound, example)
@@ -111,7 +125,9 @@ def replacement(dense: nn.Module) -> type[FactorizedLayer]:
     """The factorized layer for exactly this type; a subclass may compute something else and is refused."""
     if type(dense) not in REPLACEMENTS:
         known = ", ".join(sorted(t.__name__ for t in REPLACEMENTS))
-        raise UnsupportedError(f"there is no factorized layer for {type(dense).__name__}.", f"Known: {known}.")
+        raise UnsupportedError(
+            f"there is no factorized layer for {type(dense).__name__}.", f"Known: {known}."
+        )
     return REPLACEMENTS[type(dense)]
 
 

@@ -1,0 +1,113 @@
+"""A checkpoint: a folder with plan.json and model.safetensors, never a pickle."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tenfold.checkpoint.arrays import read_arrays, write_arrays
+from tenfold.compress.apply import apply_
+from tenfold.compress.plan import Plan
+from tenfold.core.atomic import replacing_folder
+from tenfold.core.errors import CheckpointError, TenfoldError
+
+PLAN, ARRAYS, EXTRA = "plan.json", "model.safetensors", "extra.json"
+
+
+def save(
+    model: nn.Module, directory: str | Path, plan: Plan | None = None, extra: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a compressed model to a folder, all of it or nothing; an older checkpoint there is replaced.
+
+    `plan` is the one that was applied, for its methods and provenance; without it, one is read off the
+    model. `extra` is anything JSON can hold, written beside it.
+
+    >>> import tempfile
+    >>> from tenfold.compress import compress
+    >>> from tenfold.ranks import Budget
+    >>> def net():
+    ...     return nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
+    >>> x = torch.randn(1, 8, 9, 9)
+    >>> small, plan, _ = compress(net(), Budget(params=0.5), example=x)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = save(small, f"{folder}/small", plan)
+    ...     torch.equal(load(net, f"{folder}/small")(x), small(x))
+    True
+    """
+    plan = Plan.of(model) if plan is None else plan
+    _check_described(model, plan)
+    with replacing_folder(directory, marker=PLAN) as folder:
+        write_arrays(model, folder / ARRAYS)
+        (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
+        if extra is not None:
+            (folder / EXTRA).write_text(json.dumps(extra, indent=2) + "\n", encoding="utf-8")
+    return Path(directory)
+
+
+def load(
+    architecture: Callable[[], nn.Module] | nn.Module, directory: str | Path, device: Any = "cpu"
+) -> nn.Module:
+    """The model that `save` wrote, in evaluation mode.
+
+    `architecture` builds the *dense* model (its weights do not matter), or is one, which is then changed in
+    place. It is built on the meta device, so that no dense weight is ever allocated; if it holds tensors that
+    no state dict has, it is built on `device`.
+
+    Raises:
+        CheckpointError: if the folder is no checkpoint, or does not fit the architecture.
+    """
+    folder = Path(directory)
+    plan = Plan.load(_present(folder / PLAN))
+    arrays = _present(folder / ARRAYS)
+    if isinstance(architecture, nn.Module):
+        return _filled(architecture, plan, arrays).to(device).eval()
+    with torch.device("meta"):
+        model = _filled(architecture(), plan, arrays)
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        with torch.device(device):
+            model = _filled(architecture(), plan, arrays)
+    return model.to(device).eval()
+
+
+def _filled(model: nn.Module, plan: Plan, arrays: Path) -> nn.Module:
+    try:
+        apply_(model, plan, fit=False)
+    except TenfoldError as error:
+        raise CheckpointError(
+            f"the checkpoint '{arrays.parent}' does not fit the architecture: {error.problem}",
+            "Give the architecture that was compressed.",
+        ) from error
+    try:
+        model.load_state_dict(read_arrays(arrays, model), assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the arrays of '{arrays}' do not fit the architecture: {error}",
+            "Give the architecture that was compressed.",
+        ) from error
+    return model
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(
+            f"'{path.parent}' is no checkpoint: it has no {path.name}.", "Give a folder that tenfold wrote."
+        )
+    return path
+
+
+def _check_described(model: nn.Module, plan: Plan) -> None:
+    """Raise CheckpointError unless the plan says the format, layout and ranks that the model has."""
+    for name, ps in Plan.of(model).layers.items():
+        own = ps["weight"]
+        given = plan.layers.get(name, {}).get("weight")
+        if given is None or (given.format, given.layout, dict(given.ranks)) != (
+            own.format,
+            own.layout,
+            dict(own.ranks),
+        ):
+            raise CheckpointError(
+                f"the plan does not describe '{name}' as it is.", "Save with the plan applied."
+            )

@@ -1,0 +1,128 @@
+"""Carry out a plan: fit the factors, and put factorized layers in the place of dense ones."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.compress.plan import LayerPlan, Plan
+from tenfold.core.arrays import check_finite
+from tenfold.core.errors import SelectionError, UnsupportedError
+from tenfold.core.layout import Layout
+from tenfold.formats import Format, formats
+from tenfold.nn import FactorizedLayer, replacement
+
+Progress = Callable[[int, int, str], object]
+"""Called with what is done, what there is to do, and the name of the site at hand."""
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """How one site was fitted: elements before and after, relative error of the weight, steps taken."""
+
+    name: str
+    shape: tuple[int, ...]
+    plan: LayerPlan
+    dense: int
+    stored: int
+    error: float
+    steps: int
+    converged: bool
+
+
+def apply_(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    fit: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[LayerFit, ...]:
+    """Replace the layers that the plan names, in place; all factors are fitted before any layer is replaced.
+
+    With `fit=False` the factors are left uninitialised, for a state dict to fill; works on the meta device.
+    Build optimizers after this call: the dense parameters are gone.
+
+    Raises:
+        SelectionError: if the model has no such module or parameter.
+        UnsupportedError: if a layer has no factorized form.
+        WeightError: if a weight holds NaN or infinite entries.
+    """
+    entries = [(m, p, layer) for m, ps in plan.layers.items() for p, layer in ps.items()]
+    for module, parameter, _ in entries:
+        _check(model, module, parameter, fit)
+    fits: list[LayerFit] = []
+    made: dict[str, FactorizedLayer] = {}
+    for k, (module, parameter, layer) in enumerate(entries):
+        if progress:
+            progress(k, len(entries), f"{module}.{parameter}")
+        made[module], report = _made(model.get_submodule(module), f"{module}.{parameter}", layer, fit, seed)
+        fits.append(report)
+    if progress:
+        progress(len(entries), len(entries), "")
+    for module, replaced in made.items():
+        _replace_everywhere(model, module, replaced)
+    return tuple(fits)
+
+
+def _check(model: nn.Module, module: str, parameter: str, fit: bool) -> None:
+    modules = dict(model.named_modules())
+    if module not in modules or parameter not in modules[module]._parameters:
+        raise SelectionError(
+            f"the plan names '{module}.{parameter}', which the model has not.", "Check the model."
+        )
+    if module == "":
+        raise UnsupportedError("the model is a single layer.", "Wrap it: nn.Sequential(layer).")
+    replacement(modules[module])
+    if fit:
+        check_finite(modules[module].get_parameter(parameter).detach(), f"{module}.{parameter}")
+
+
+def _made(
+    dense: nn.Module, name: str, layer: LayerPlan, fit: bool, seed: int
+) -> tuple[FactorizedLayer, LayerFit]:
+    weight = dense.get_parameter("weight").detach()
+    layout = Layout.parse(layer.layout).bind(weight.shape, name)
+    value, error, steps, converged = _value(weight, layout, layer, fit, seed)
+    made = replacement(dense).from_dense(dense, value, layout, layer.example)
+    made.weight.requires_grad_(dense.get_parameter("weight").requires_grad)
+    report = LayerFit(
+        name, tuple(weight.shape), layer, weight.numel(), made.weight.numel(), error, steps, converged
+    )
+    return made, report
+
+
+def _value(
+    weight: Tensor, layout: Layout, layer: LayerPlan, fit: bool, seed: int
+) -> tuple[Format, float, int, bool]:
+    kind = formats[layer.format]
+    if not fit or layer.method is None:
+        network = kind.skeleton(layout.mode_shape, layer.ranks)
+        empty = [torch.empty(s, dtype=weight.dtype, device=weight.device) for s in network.shapes]
+        return kind.from_network(network, empty), 0.0, 0, True
+    found = layer.method(layout.to_modes(weight), layer.ranks, generator=seed)
+    return found.value, found.error, found.steps, found.converged
+
+
+def _replace_everywhere(model: nn.Module, name: str, layer: FactorizedLayer) -> None:
+    """Put the layer where the dense one stood, under all its names; layers tied to it share its factors."""
+    dense = model.get_submodule(name)
+    shared = dense.get_parameter("weight")
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if module is dense:
+            _set(model, path, layer)
+        elif module._parameters.get("weight") is shared:
+            twin = type(layer).from_dense(module, layer.weight.value, layer.layout, layer.planned())
+            twin.weight = layer.weight
+            _set(model, path, twin)
+
+
+def _set(model: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
+
+
+def factorized(model: nn.Module) -> Iterator[tuple[str, FactorizedLayer]]:
+    """The factorized layers of a model by name."""
+    return ((name, m) for name, m in model.named_modules() if isinstance(m, FactorizedLayer))

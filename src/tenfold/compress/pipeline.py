@@ -1,0 +1,45 @@
+"""Compression in one call."""
+
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from tenfold.compress.apply import LayerFit, Progress, apply_
+from tenfold.compress.plan import Plan, plan
+from tenfold.compress.select import Selection
+from tenfold.decompose import Method
+from tenfold.ranks import Budget, RankRule
+
+
+class Compressed(NamedTuple):
+    """A compressed model, the plan that led to it, and how each site was fitted."""
+
+    model: nn.Module
+    plan: Plan
+    fits: tuple[LayerFit, ...]
+
+
+def compress(
+    model: nn.Module,
+    budget: Budget | None,
+    *,
+    example: Any,
+    preset: str | None = "tucker2",
+    select: Selection | None = None,
+    rule: RankRule | None = None,
+    method: Method[Any] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Compressed:
+    """A smaller copy of the model: `plan`, then `apply_`. The model itself is not changed.
+
+    >>> import torch
+    >>> net = nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+    >>> small = compress(net, Budget(params=0.25), example=torch.zeros(1, 16, 8, 8)).model
+    >>> sum(p.numel() for p in small.parameters() if p.ndim > 1) <= 0.25 * (32 * 16 * 9 + 32 * 32 * 9)
+    True
+    """
+    copy = deepcopy(model)
+    chosen = plan(copy, budget, example=example, preset=preset, select=select, rule=rule, method=method)
+    return Compressed(copy, chosen, apply_(copy, chosen, seed=seed, progress=progress))

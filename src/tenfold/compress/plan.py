@@ -1,0 +1,195 @@
+"""What is done at each site, as data: made by a rank rule, printed, edited, saved as JSON, applied."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.compress.select import Choice, Selection, choose
+from tenfold.compress.sites import find_sites
+from tenfold.core import serde
+from tenfold.core.arrays import check_finite
+from tenfold.core.atomic import write_text
+from tenfold.core.errors import CheckpointError
+from tenfold.core.layout import Layout
+from tenfold.core.network import Axis
+from tenfold.decompose import Method, methods
+from tenfold.formats import formats
+from tenfold.nn import FactorizedLayer
+from tenfold.ranks import Budget, Candidate, RankRule, Uniform, rules
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One site: format, layout, ranks, the method that fits them, and the input that steps are planned for."""
+
+    format: str
+    layout: str
+    ranks: Mapping[Axis, int]
+    method: Method[Any] | None = None
+    example: tuple[int, ...] | None = None
+
+    def numel(self, shape: tuple[int, ...]) -> int:
+        """Elements that the factors of a weight of this shape store."""
+        modes = Layout.parse(self.layout).bind(shape).mode_shape
+        return formats[self.format].skeleton(modes, self.ranks).numel
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        data: dict[str, Any] = {"format": self.format, "layout": self.layout, "ranks": dict(self.ranks)}
+        if self.method is not None:
+            data["method"] = serde.to_dict(methods, self.method)
+        if self.example is not None:
+            data["example"] = list(self.example)
+        return data
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "LayerPlan":
+        """Inverse of `to_dict`; names that are not registered are refused."""
+        formats[data["format"]]
+        method = serde.from_dict(methods, data["method"]) if "method" in data else None
+        example = tuple(data["example"]) if "example" in data else None
+        Layout.parse(data["layout"])
+        return LayerPlan(data["format"], data["layout"], dict(data["ranks"]), method, example)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a plan comes from: versions, and how it was asked for."""
+
+    tenfold: str = field(default_factory=lambda: version("tenfold"))
+    torch: str = torch.__version__
+    python: str = field(default_factory=platform.python_version)
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Module -> parameter -> what to do; `dense` says of the other sites why they stay as they are."""
+
+    layers: Mapping[str, Mapping[str, LayerPlan]]
+    dense: Mapping[str, str] = field(default_factory=dict)
+    version: int = VERSION
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def to_json(self) -> str:
+        """The plan as JSON, which may be edited by hand."""
+        layers = {m: {p: e.to_dict() for p, e in ps.items()} for m, ps in self.layers.items()}
+        data = {
+            "version": self.version,
+            "provenance": vars(self.provenance) | {"request": dict(self.provenance.request)},
+            "layers": layers,
+            "dense": dict(self.dense),
+        }
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Plan":
+        """Inverse of `to_json`; raises CheckpointError if the text is no plan of a known version."""
+        try:
+            data = json.loads(text)
+            found = data["version"]
+            layers = {
+                m: {p: LayerPlan.from_dict(e) for p, e in ps.items()} for m, ps in data["layers"].items()
+            }
+            provenance = Provenance(**data.get("provenance", {}))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"this is no plan: {error!r}.", "Make one with `tenfold plan`.") from error
+        if found != VERSION:
+            raise CheckpointError(
+                f"the plan has version {found}, this tenfold reads {VERSION}.", "Update tenfold."
+            )
+        return Plan(layers, data.get("dense", {}), found, provenance)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON, all of it or nothing."""
+        write_text(Path(path), self.to_json())
+
+    @staticmethod
+    def load(path: str | Path) -> "Plan":
+        """Read the JSON."""
+        try:
+            return Plan.from_json(Path(path).read_text())
+        except OSError as error:
+            raise CheckpointError(f"the plan '{path}' cannot be read: {error}.", "Check the path.") from error
+
+    @staticmethod
+    def of(model: nn.Module) -> "Plan":
+        """The plan that leads to the factorized layers of a model, as they are now; methods are not known."""
+        found = {name: m for name, m in model.named_modules() if isinstance(m, FactorizedLayer)}
+        return Plan({name: {"weight": _described(layer)} for name, layer in found.items()})
+
+
+def _described(layer: FactorizedLayer) -> LayerPlan:
+    weight = layer.weight
+    return LayerPlan(formats.name_of(weight.format), str(layer.layout), weight.ranks, None, layer.planned())
+
+
+def plan(
+    model: nn.Module,
+    budget: Budget | None,
+    *,
+    example: Any,
+    preset: str | None = "tucker2",
+    select: Selection | None = None,
+    rule: RankRule | None = None,
+    method: Method[Any] | None = None,
+) -> Plan:
+    """What to do at each site so that the budget is met; the model is not changed.
+
+    `example` is a batch as the model takes it. `preset` serves all sites but those that `select` gives
+    another, or None; sites that it cannot serve stay dense. `rule` chooses the ranks (`Uniform()`), `method`
+    takes the place of the presets' own.
+
+    Raises:
+        BudgetError, SelectionError, UnsupportedError, WeightError: see `Budget`, `choose`, `check_finite`.
+
+    >>> net = nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+    >>> plan(net, Budget(params=0.25), example=torch.zeros(1, 16, 8, 8)).layers["2"]["weight"].ranks
+    {'R0': 13, 'R1': 12}
+    """
+    rule = Uniform() if rule is None else rule
+    choices = choose(model, find_sites(model, example), preset, select)
+    candidates = [_candidate(model, c) for c in choices if c.scheme]
+    ranks = rule(candidates, budget)
+    layers: dict[str, dict[str, LayerPlan]] = {}
+    dense = {c.site.name: c.reason for c in choices if not c.scheme}
+    for c in choices:
+        if c.scheme is None:
+            continue
+        chosen = ranks[c.site.name]
+        if chosen is None:
+            dense[c.site.name] = "factors would store as much as the weight"
+            continue
+        preset_row = c.scheme.preset
+        layer = LayerPlan(
+            preset_row.format, str(c.scheme.layout), chosen, method or preset_row.method, c.site.example
+        )
+        layers.setdefault(c.site.module, {})[c.site.parameter] = layer
+    request = {
+        "budget": vars(budget) if budget else None,
+        "preset": preset,
+        "rule": serde.to_dict(rules, rule),
+    }
+    return Plan(
+        layers, dense, provenance=Provenance(request=request | ({"select": dict(select)} if select else {}))
+    )
+
+
+def _candidate(model: nn.Module, choice: Choice) -> Candidate:
+    assert choice.scheme is not None
+    weight: Tensor = model.get_parameter(choice.site.name).detach()
+    check_finite(weight, choice.site.name)
+    row, layout = choice.scheme.preset, choice.scheme.layout
+    return Candidate(
+        choice.site.name, row.format_class, layout.mode_shape, row.whole, partial(layout.to_modes, weight)
+    )

@@ -1,0 +1,114 @@
+"""Which preset each site gets: exact name > `re:` pattern > type > default."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from tenfold.compress.presets import Scheme, presets
+from tenfold.compress.sites import Site
+from tenfold.core.errors import SelectionError, UnsupportedError
+from tenfold.nn import REPLACEMENTS
+
+Selection = Mapping[str, str | None]
+"""Pattern -> name of a preset, or None to leave dense. A pattern is the name of a module or parameter,
+"re:" and a regular expression that must match all of one, or the name of a layer type such as "Conv2d"."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done at a site: a scheme, or the reason why it stays dense."""
+
+    site: Site
+    scheme: Scheme | None
+    reason: str = ""
+
+
+def choose(
+    model: nn.Module, sites: Sequence[Site], preset: str | None, select: Selection | None
+) -> list[Choice]:
+    """A choice for every site.
+
+    A preset that is named for a site must serve it; the default preset leaves the sites that it cannot serve
+    dense.
+
+    Raises:
+        SelectionError: if a pattern matches no site, or nothing is left to compress.
+        UnsupportedError: if a preset that is named for a site cannot serve it.
+        UnknownNameError: if there is no such preset.
+    """
+    select = {} if select is None else select
+    for name in [preset, *select.values()]:
+        if name is not None:
+            presets[name]
+    for pattern in select:
+        _check_matches(pattern, sites)
+    choices = [_choice(model, site, preset, select) for site in sites]
+    if not any(c.scheme for c in choices):
+        reasons = "; ".join(f"{c.site.name}: {c.reason}" for c in choices[:3]) or "the model has no sites"
+        raise SelectionError(
+            f"nothing is left to compress ({reasons}).", "Choose another preset or selection."
+        )
+    return choices
+
+
+def _choice(model: nn.Module, site: Site, preset: str | None, select: Selection) -> Choice:
+    explicit = [p for p in sorted(select, key=_precedence) if matches(p, site)]
+    name = select[explicit[0]] if explicit else preset
+    if name is None:
+        return Choice(
+            site, None, f"'{explicit[0]}' selects none" if explicit else "no preset is chosen for it"
+        )
+    if stranger := _stranger(model, site):
+        problem = f"its weight is also '{stranger}', which has no factorized form"
+        if explicit and select[explicit[0]]:
+            raise UnsupportedError(
+                f"'{site.name}' cannot be compressed: {problem}.", "Untie it, or leave it out."
+            )
+        return Choice(site, None, problem)
+    try:
+        return Choice(site, presets[name](model.get_submodule(site.module), site.name))
+    except UnsupportedError as error:
+        if explicit:
+            raise
+        return Choice(site, None, error.problem)
+
+
+def _precedence(pattern: str) -> int:
+    """Names first, then expressions, then types."""
+    if pattern.startswith("re:"):
+        return 1
+    return 2 if pattern in {t.__name__ for t in REPLACEMENTS} else 0
+
+
+def matches(pattern: str, site: Site) -> bool:
+    """Whether a pattern means this site."""
+    names = (site.module, site.name)
+    if pattern.startswith("re:"):
+        try:
+            return any(re.fullmatch(pattern[3:], name) for name in names)
+        except re.error as error:
+            raise SelectionError(f"'{pattern}' is no regular expression: {error}.", "Mend it.") from error
+    return pattern in names or pattern == site.kind
+
+
+def _check_matches(pattern: str, sites: Sequence[Site]) -> None:
+    if any(matches(pattern, site) for site in sites):
+        return
+    names = [s.module for s in sites] + [s.name for s in sites]
+    near = difflib.get_close_matches(pattern, names, n=1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    raise SelectionError(
+        f"'{pattern}' matches no site.", f"{hint}Sites: {', '.join(s.module or s.name for s in sites)}."
+    )
+
+
+def _stranger(model: nn.Module, site: Site) -> str | None:
+    """Another place of a tied weight whose module is not of the site's own type."""
+    for place in site.shared:
+        owner, _, parameter = place.rpartition(".")
+        if parameter != site.parameter or type(model.get_submodule(owner)).__name__ != site.kind:
+            return place
+    return None

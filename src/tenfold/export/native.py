@@ -1,0 +1,101 @@
+"""Factorized layers as chains of torch's own, for quantizers, LoRA and runtimes that look for those."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.core.program import Conv, Linear, Merge, Program
+from tenfold.nn import FactorizedLayer
+from tenfold.nn.execute import merge, view
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+PADS: dict[str, dict[int, type[nn.Module]]] = {
+    "constant": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
+}
+
+
+def to_native(model: nn.Module) -> nn.Module:
+    """A copy in which each factorized layer that is a chain of convolutions or linear maps is an
+    `nn.Sequential` of them.
+
+    Products of factors with factors are worked out once. A layer stays as it is if its steps permute
+    channels or fold them into the batch, or if the chain would hold as many elements as the dense weight.
+
+    >>> from tenfold.nn import FactorizedLinear
+    >>> to_native(nn.Sequential(FactorizedLinear(512, 256, rank=8)))
+    Sequential(
+      (0): Sequential(
+        (0): Linear(in_features=512, out_features=8, bias=False)
+        (1): Linear(in_features=8, out_features=256, bias=True)
+      )
+    )
+    """
+    if isinstance(model, FactorizedLayer):
+        return native_layer(model) or deepcopy(model)
+    copy = deepcopy(model)
+    for name, layer in list(copy.named_modules(remove_duplicate=False)):
+        if isinstance(layer, FactorizedLayer) and (chain := native_layer(layer)) is not None:
+            parent, _, child = name.rpartition(".")
+            setattr(copy.get_submodule(parent), child, chain)
+    return copy
+
+
+def native_layer(layer: FactorizedLayer) -> nn.Sequential | None:
+    """The chain of one layer; None if there is none."""
+    if not is_chain(layer.program):
+        return None
+    weights = merged(layer.program, layer.weight.factors())
+    modules: list[nn.Module] = []
+    for step in layer.program.steps:
+        if isinstance(step, Linear | Conv):
+            weight = view(weights[step.weight], step.view)
+            modules += _linear(weight) if isinstance(step, Linear) else _conv(step, weight)
+    if sum(p.numel() for m in modules for p in m.parameters()) >= layer.weight.shape.numel():
+        return None
+    if layer.bias is not None:
+        modules[-1].bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=layer.bias.requires_grad)
+    return nn.Sequential(*modules).train(layer.training)
+
+
+def is_chain(program: Program) -> bool:
+    """Whether the activation only meets whole convolutions and linear maps."""
+
+    def plain(step: object) -> bool:
+        if isinstance(step, Linear):
+            return step.pre * step.post == 1
+        return isinstance(step, Merge) or (isinstance(step, Conv) and step.spectators == 1)
+
+    return all(plain(step) for step in program.steps)
+
+
+@torch.no_grad()
+def merged(program: Program, factors: list[Tensor]) -> list[Tensor]:
+    """The factors, followed by the products that the program makes of them."""
+    buffers = [f.detach() for f in factors]
+    for step in program.steps:
+        if isinstance(step, Merge):
+            buffers.append(merge(step, buffers[step.left], buffers[step.right]))
+    return buffers
+
+
+def _linear(weight: Tensor) -> list[nn.Module]:
+    module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    module.weight = nn.Parameter(weight.clone())
+    return [module]
+
+
+def _conv(step: Conv, weight: Tensor) -> list[nn.Module]:
+    order = len(step.stride)
+    kind: Any = CONVOLUTIONS[order]
+    module: nn.Module = kind(
+        step.channels, step.out, tuple(weight.shape[2:]), step.stride, step.padding, step.dilation,
+        step.groups, bias=False, device="meta",
+    )  # fmt: skip
+    module.weight = nn.Parameter(weight.clone())
+    pad = [PADS[step.pad_mode][order](step.pad)] if step.pad else []
+    return [*pad, module]
