@@ -3,7 +3,7 @@
 from tenfold.checkpoint import load, save
 from tenfold.compress import Plan, apply_, compress, find_sites, plan, presets, tune
 from tenfold.core.errors import TenfoldError
-from tenfold.export import to_native
+from tenfold.export import fold, to_native
 from tenfold.measure import compare, measure
 from tenfold.nn import FactorizedConv, FactorizedLinear, FactorizedTensor
 from tenfold.ranks import Budget, Energy, Fixed, Uniform
@@ -22,6 +22,7 @@ __all__ = [
     "compare",
     "compress",
     "find_sites",
+    "fold",
     "load",
     "measure",
     "plan",

@@ -13,7 +13,7 @@ from tenfold.core.errors import CheckpointError
 from tenfold.core.layout import rearrange
 from tenfold.core.network import Axes
 
-FORMAT = "tenfold-1"
+ARRAYS_FORMAT = "tenfold-1"
 
 
 def write_arrays(model: nn.Module, path: Path) -> None:
@@ -28,7 +28,7 @@ def write_arrays(model: nn.Module, path: Path) -> None:
             continue
         first[key] = name
         arrays[name] = tensor.detach().contiguous().clone()
-    metadata = {"format": FORMAT, "aliases": json.dumps(aliases), "stored": json.dumps(stored_orders(model))}
+    metadata = {"format": ARRAYS_FORMAT, "aliases": json.dumps(aliases), "stored": json.dumps(stored_orders(model))}
     save_file(arrays, path, metadata)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.plan import LayerPlan, Plan
+from tenfold.compress.presets import METHODS
 from tenfold.core.arrays import check_finite
 from tenfold.core.errors import SelectionError, UnsupportedError
 from tenfold.core.layout import Layout
@@ -97,11 +98,12 @@ def _value(
     weight: Tensor, layout: Layout, layer: LayerPlan, fit: bool, seed: int
 ) -> tuple[Format, float, int, bool]:
     kind = formats[layer.format]
-    if not fit or layer.method is None:
+    if not fit:
         network = kind.skeleton(layout.mode_shape, layer.ranks)
         empty = [torch.empty(s, dtype=weight.dtype, device=weight.device) for s in network.shapes]
         return kind.from_network(network, empty), 0.0, 0, True
-    found = layer.method(layout.to_modes(weight), layer.ranks, generator=seed)
+    method = layer.method or METHODS[layer.format]
+    found = method(layout.to_modes(weight), layer.ranks, generator=seed)
     return found.value, found.error, found.steps, found.converged
 
 

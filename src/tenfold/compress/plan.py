@@ -17,7 +17,7 @@ from tenfold.compress.sites import find_sites
 from tenfold.core import serde
 from tenfold.core.arrays import check_finite
 from tenfold.core.atomic import write_text
-from tenfold.core.errors import CheckpointError
+from tenfold.core.errors import CheckpointError, TenfoldError
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.decompose import Method, methods
@@ -30,7 +30,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One site: format, layout, ranks, the method that fits them, and the input that steps are planned for."""
+    """One site: format, layout, ranks, the method that fits them, and the input to plan its steps for."""
 
     format: str
     layout: str
@@ -102,6 +102,8 @@ class Plan:
                 m: {p: LayerPlan.from_dict(e) for p, e in ps.items()} for m, ps in data["layers"].items()
             }
             provenance = Provenance(**data.get("provenance", {}))
+        except TenfoldError:
+            raise
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"this is no plan: {error!r}.", "Make one with `tenfold plan`.") from error
         if found != VERSION:
@@ -125,8 +127,11 @@ class Plan:
     @staticmethod
     def of(model: nn.Module) -> "Plan":
         """The plan that leads to the factorized layers of a model, as they are now; methods are not known."""
-        found = {name: m for name, m in model.named_modules() if isinstance(m, FactorizedLayer)}
-        return Plan({name: {"weight": _described(layer)} for name, layer in found.items()})
+        found: dict[int, tuple[str, FactorizedLayer]] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, FactorizedLayer):
+                found.setdefault(id(module.weight), (name, module))
+        return Plan({name: {"weight": _described(layer)} for name, layer in found.values()})
 
 
 def _described(layer: FactorizedLayer) -> LayerPlan:

@@ -1,7 +1,7 @@
 """The decompositions of the literature as rows of a table: a format, a layout, and a method that fits it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -26,9 +26,13 @@ class Preset:
     name: str
     format: str
     layouts: Mapping[str, str]
-    method: Method[Any] = field(repr=False)
     whole: tuple[int, ...] = ()
     pointwise: str | None = None
+
+    @property
+    def method(self) -> Method[Any]:
+        """The method that fits it, unless another is given."""
+        return METHODS[self.format]
 
     @property
     def format_class(self) -> type[Format]:
@@ -74,6 +78,14 @@ class Scheme:
     layout: Layout
 
 
+METHODS: dict[str, Method[Any]] = {
+    "lowrank": TruncatedSVD(),
+    "cp": CPALS(),
+    "tucker": HOOI(),
+    "tt": TTSVD(),
+}
+"""The method for each format, where none is named."""
+
 CONVOLUTIONS = ("w", "h w", "d h w")
 
 presets: Registry[Preset] = Registry("preset")
@@ -90,19 +102,18 @@ def serving(axes: str) -> list[str]:
     return [name for name in presets if axes in presets[name].layouts]
 
 
-SVD, CP, TUCKER, TT = TruncatedSVD(), CPALS(), HOOI(), TTSVD()
 TABLE = (
-    Preset("weight_svd", "lowrank", {"o i": "o i -> o i", **convolutional("o i * -> (o *) i")}, SVD),
-    Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)"), SVD),
+    Preset("weight_svd", "lowrank", {"o i": "o i -> o i", **convolutional("o i * -> (o *) i")}),
+    Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)")),
     Preset(
-        "spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), SVD, pointwise="weight_svd"
+        "spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), pointwise="weight_svd"
     ),
-    Preset("cp3", "cp", convolutional("o i * -> o i (*)"), CP, pointwise="weight_svd"),
-    Preset("cp4", "cp", convolutional("o i * -> o i *", ("h w",)), CP, pointwise="weight_svd"),
-    Preset("tucker2", "tucker", convolutional("o i * -> o i (*)"), TUCKER, (2,), "weight_svd"),
-    Preset("tucker", "tucker", convolutional("o i * -> o i *"), TUCKER, pointwise="weight_svd"),
-    Preset("tt_conv", "tt", convolutional("(o0 o1) (i0 i1) * -> (*) (o0 i0) (o1 i1)"), TT),
-    Preset("tt_matrix", "tt", {"o i": "(o0 o1) (i0 i1) -> (o0 i0) (o1 i1)"}, TT),
+    Preset("cp3", "cp", convolutional("o i * -> o i (*)"), pointwise="weight_svd"),
+    Preset("cp4", "cp", convolutional("o i * -> o i *", ("h w",)), pointwise="weight_svd"),
+    Preset("tucker2", "tucker", convolutional("o i * -> o i (*)"), (2,), "weight_svd"),
+    Preset("tucker", "tucker", convolutional("o i * -> o i *"), pointwise="weight_svd"),
+    Preset("tt_conv", "tt", convolutional("(o0 o1) (i0 i1) * -> (*) (o0 i0) (o1 i1)")),
+    Preset("tt_matrix", "tt", {"o i": "(o0 o1) (i0 i1) -> (o0 i0) (o1 i1)"}),
 )
 """Sources: weight and spatial SVD: Jaderberg et al. 2014, arXiv:1405.3866; channel SVD: Zhang et al. 2015,
 arXiv:1505.06798; CP: Lebedev et al. 2015, arXiv:1412.6553; Tucker-2: Kim et al. 2016, arXiv:1511.06530;

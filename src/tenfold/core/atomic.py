@@ -116,7 +116,7 @@ def _replace_file(target: Path, temporary: Path) -> None:
 
 
 def _swap(target: Path, temporary: Path) -> None:
-    """The old folder aside, the new one in, the old one deleted; where the second fails, the first is undone."""
+    """The old folder aside, the new one in, the old one deleted; if the second fails, the first is undone."""
     if not target.exists():
         os.rename(temporary, target)
         return
@@ -182,7 +182,7 @@ def _check_folder(target: Path, marker: str | None) -> None:
         )
     if marker is not None and target.is_dir() and any(target.iterdir()) and not (target / marker).exists():
         raise TargetError(
-            f"'{target}' is not empty and has no '{marker}': tenfold did not write it and does not replace it.",
+            f"'{target}' is not empty and has no '{marker}': it is not tenfold's, and is not replaced.",
             "Give another name, or empty the folder.",
         )
 

@@ -1,5 +1,6 @@
-"""Ways out of tenfold: torch's own modules."""
+"""Ways out of tenfold: inference without merges, torch's own modules."""
 
+from tenfold.export.fold import FoldedLayer, fold
 from tenfold.export.native import to_native
 
-__all__ = ["to_native"]
+__all__ = ["FoldedLayer", "fold", "to_native"]

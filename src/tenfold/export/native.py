@@ -3,12 +3,11 @@
 from copy import deepcopy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tenfold.core.program import Conv, Linear, Merge, Program
+from tenfold.export.fold import folded
 from tenfold.nn import FactorizedLayer
-from tenfold.nn.execute import merge, view
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 PADS: dict[str, dict[int, type[nn.Module]]] = {
@@ -49,11 +48,11 @@ def native_layer(layer: FactorizedLayer) -> nn.Sequential | None:
     """The chain of one layer; None if there is none."""
     if not is_chain(layer.program):
         return None
-    weights = merged(layer.program, layer.weight.factors())
+    program, weights = folded(layer.program, layer.weight.factors())
     modules: list[nn.Module] = []
-    for step in layer.program.steps:
+    for step in program.steps:
         if isinstance(step, Linear | Conv):
-            weight = view(weights[step.weight], step.view)
+            weight = weights[step.weight]
             modules += _linear(weight) if isinstance(step, Linear) else _conv(step, weight)
     if sum(p.numel() for m in modules for p in m.parameters()) >= layer.weight.shape.numel():
         return None
@@ -73,19 +72,9 @@ def is_chain(program: Program) -> bool:
     return all(plain(step) for step in program.steps)
 
 
-@torch.no_grad()
-def merged(program: Program, factors: list[Tensor]) -> list[Tensor]:
-    """The factors, followed by the products that the program makes of them."""
-    buffers = [f.detach() for f in factors]
-    for step in program.steps:
-        if isinstance(step, Merge):
-            buffers.append(merge(step, buffers[step.left], buffers[step.right]))
-    return buffers
-
-
 def _linear(weight: Tensor) -> list[nn.Module]:
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    module.weight = nn.Parameter(weight.clone())
+    module.weight = nn.Parameter(weight)
     return [module]
 
 
@@ -96,6 +85,6 @@ def _conv(step: Conv, weight: Tensor) -> list[nn.Module]:
         step.channels, step.out, tuple(weight.shape[2:]), step.stride, step.padding, step.dilation,
         step.groups, bias=False, device="meta",
     )  # fmt: skip
-    module.weight = nn.Parameter(weight.clone())
+    module.weight = nn.Parameter(weight)
     pad = [PADS[step.pad_mode][order](step.pad)] if step.pad else []
     return [*pad, module]

@@ -38,7 +38,21 @@ class Uniform(RankRule):
                 low, ranks = middle, dealt
             else:
                 high = middle
-        return {c.name: ranks[c.name] for c in candidates}
+        return self._filled(candidates, ranks, limit)
+
+    @staticmethod
+    def _filled(
+        candidates: Sequence[Candidate], ranks: dict[str, Allotment], limit: int
+    ) -> dict[str, Allotment]:
+        """What is left in the end goes to the largest site that can use it, then to the next."""
+        spare = limit - total(candidates, ranks)
+        filled = {c.name: ranks[c.name] for c in candidates}
+        for c in sorted(candidates, key=lambda c: (-c.dense, c.name)):
+            if filled[c.name] is not None:
+                more = c.within(c.cost(filled[c.name]) + spare)
+                spare -= c.cost(more) - c.cost(filled[c.name])
+                filled[c.name] = more
+        return filled
 
     @staticmethod
     def _dealt(candidates: Sequence[Candidate], share: float) -> dict[str, Allotment]:

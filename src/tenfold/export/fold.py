@@ -1,0 +1,77 @@
+"""Factorized layers for inference: products of factors with factors are worked out once."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.core.program import Merge, Program, Shuffle, Step, View
+from tenfold.nn import FactorizedLayer
+from tenfold.nn.execute import merge, run, view
+from tenfold.nn.tensor import in_memory_order
+
+
+class FoldedLayer(nn.Module):
+    """The program of a factorized layer without its merges, over weights that are ready for its steps."""
+
+    def __init__(self, layer: FactorizedLayer) -> None:
+        super().__init__()
+        self.program, weights = folded(layer.program, layer.weight.factors())
+        self.names = tuple(f"weight_{k}" for k in range(len(weights)))
+        for name, weight in zip(self.names, weights, strict=True):
+            self.register_parameter(name, nn.Parameter(weight, requires_grad=False))
+        self.bias = (
+            None if layer.bias is None else nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the factorized layer computes; the batch of a convolution may be missing."""
+        if self.program.dimensions and x.ndim == self.program.dimensions + 1:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        return run(self.program, x, [getattr(self, name) for name in self.names], self.bias)
+
+    def extra_repr(self) -> str:
+        """The steps."""
+        return ", ".join(self.program.kinds)
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """A copy for inference, in which no factor meets a factor when the model runs.
+
+    It can hold more elements than the factors do, up to those of the dense weight where the planner found it
+    cheapest to make that; it can be saved as a state dict but not trained.
+
+    >>> from tenfold.nn import FactorizedConv
+    >>> layer = FactorizedConv(64, 64, (3, 3), rank=16, format="cp", layout="o i h w -> o i h w")
+    >>> layer.program.kinds
+    ('merge', '1x1', 'depthwise 3x3', '1x1')
+    >>> fold(layer)
+    FoldedLayer(1x1, depthwise 3x3, 1x1)
+    """
+    if isinstance(model, FactorizedLayer):
+        return FoldedLayer(model).eval()
+    copy = deepcopy(model)
+    made: dict[int, FoldedLayer] = {}
+    for name, layer in list(copy.named_modules(remove_duplicate=False)):
+        if isinstance(layer, FactorizedLayer):
+            parent, _, child = name.rpartition(".")
+            setattr(copy.get_submodule(parent), child, made.setdefault(id(layer), FoldedLayer(layer)))
+    return copy.eval()
+
+
+@torch.no_grad()
+def folded(program: Program, factors: list[Tensor]) -> tuple[Program, list[Tensor]]:
+    """The program without merges, and for each of its steps the weight in the shape that it takes."""
+    buffers = [f.detach() for f in factors]
+    weights: list[Tensor] = []
+    steps: list[Step] = []
+    for step in program.steps:
+        if isinstance(step, Merge):
+            buffers.append(merge(step, buffers[step.left], buffers[step.right]))
+        elif isinstance(step, Shuffle):
+            steps.append(step)
+        else:
+            steps.append(step._replace(weight=len(weights), view=View()))
+            weights.append(in_memory_order(view(buffers[step.weight], step.view)))
+    lines = [line for line in program.lines if line.kind != "merge"]
+    return Program(tuple(steps), (), tuple(lines), program.bias_last, program.dimensions), weights
