@@ -105,6 +105,22 @@ def replacing_folder(path: StrPath, marker: str | None = None) -> Iterator[Path]
     _flush_folder(target.parent)
 
 
+def check_file(path: StrPath) -> None:
+    """Raise TargetError where `replacing` would; asked before long work, it writes nothing."""
+    target = Path(os.path.realpath(path))
+    _check_parent(target)
+    _check_file(target)
+    _check_writable(target)
+
+
+def check_folder(path: StrPath, marker: str | None = None) -> None:
+    """Raise TargetError where `replacing_folder` would; asked before long work, it writes nothing."""
+    target = Path(os.path.realpath(path))
+    _check_parent(target)
+    _check_folder(target, marker)
+    _check_writable(target)
+
+
 def _sibling(target: Path, what: str) -> Path:
     return target.with_name(f".{target.name}.{what}-{secrets.token_hex(4)}")
 
@@ -157,6 +173,14 @@ def _check_parent(target: Path) -> None:
         raise TargetError(
             f"'{target}' cannot be written: there is no folder '{target.parent}'.",
             "Create that folder first, or check the path for a typing error.",
+        )
+
+
+def _check_writable(target: Path) -> None:
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise TargetError(
+            f"'{target}' cannot be written: the folder '{target.parent}' may not be changed.",
+            "Check the permissions there, or choose another folder.",
         )
 
 

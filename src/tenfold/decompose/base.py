@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from tenfold.core.arrays import Array, as_generator, cast_like, check_finite, namespace, to_compute
+import torch
+
+from tenfold.core.arrays import (
+    Array,
+    as_generator,
+    cast_like,
+    check_finite,
+    is_complex,
+    namespace,
+    to_compute,
+)
 from tenfold.core.errors import OptionError, RankError, ShapeError
 from tenfold.core.network import Network
 from tenfold.core.registry import Registry
@@ -41,7 +51,8 @@ class Method(ABC, Generic[F]):
         """Decompose `tensor`; ranks above what their bonds can carry are cut.
 
         Calculates in float32 at least and returns factors in the library, device and dtype of `tensor`.
-        `generator` is a seed or a generator of the array's library.
+        `generator` is a seed or a generator of the array's library. Gradients flow from the factors to a
+        tensor that asks for them; the error is a plain number.
 
         Raises:
             WeightError: if the tensor holds NaN or infinite entries.
@@ -49,7 +60,9 @@ class Method(ABC, Generic[F]):
         """
         check_finite(tensor, "the tensor")
         if 0 in tensor.shape or tensor.ndim < 1:
-            raise ShapeError(f"a tensor of shape {tuple(tensor.shape)} cannot be decomposed.", "Give it entries.")
+            raise ShapeError(
+                f"a tensor of shape {tuple(tensor.shape)} cannot be decomposed.", "Give it entries."
+            )
         network = self._network(tuple(tensor.shape), ranks)
         fit = self._fit(to_compute(tensor), network, as_generator(generator, like=tensor))
         value = fit.value.map(lambda f: cast_like(f, tensor))
@@ -73,9 +86,15 @@ methods: Registry[type[Method[Any]]] = Registry("method")
 """The registered methods; `methods["hooi"]` is a class."""
 
 
+def number(x: Array) -> float:
+    """The real part of an array without axes, as a Python float that no gradient flows through."""
+    x = namespace(x).real(x) if is_complex(x) else x
+    return float(x.detach() if isinstance(x, torch.Tensor) else x)
+
+
 def norm(x: Array) -> float:
     """Frobenius norm as a Python float."""
-    return float(namespace(x).linalg.vector_norm(x))
+    return number(namespace(x).linalg.vector_norm(x))
 
 
 def relative(error: float, whole: float) -> float:

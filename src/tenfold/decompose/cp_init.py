@@ -7,21 +7,6 @@ from tenfold.algebra import unfold
 from tenfold.core.arrays import Array, namespace, normal
 from tenfold.core.linalg import leading_left
 
-SLICES = 64
-"""`from_slices` is used where the tensor has at most so many slices over its two largest modes."""
-
-
-def starting_point(tensor: Array, rank: int, how: str, generator: Any) -> list[Array]:
-    """Factors to begin with: "slices", "hosvd", "random", or "auto", which takes slices where they are few."""
-    if how == "auto":
-        how = "slices" if tensor.ndim > 2 and slice_count(tensor) <= SLICES else "hosvd"
-    return {"slices": from_slices, "hosvd": from_hosvd, "random": at_random}[how](tensor, rank, generator)
-
-
-def slice_count(tensor: Array) -> int:
-    """Number of slices over the two largest modes."""
-    return math.prod(sorted(tensor.shape)[:-2])
-
 
 def at_random(tensor: Array, rank: int, generator: Any) -> list[Array]:
     """Normal factors."""
@@ -61,7 +46,9 @@ def from_slices(tensor: Array, rank: int, generator: Any) -> list[Array]:
     }
     for k in reversed(others):
         noise = normal((shape[k], best.shape[0]), like=tensor, generator=generator) * (0.1 / shape[k] ** 0.5)
-        factors[k] = xp.take(xp.eye(shape[k], dtype=tensor.dtype, device=tensor.device), at % shape[k], axis=1) + noise
+        factors[k] = (
+            xp.take(xp.eye(shape[k], dtype=tensor.dtype, device=tensor.device), at % shape[k], axis=1) + noise
+        )
         at = at // shape[k]
     return [_widened(factors[k], rank, tensor, generator) for k in range(tensor.ndim)]
 
@@ -73,3 +60,7 @@ def _widened(factor: Array, rank: int, tensor: Array, generator: Any) -> Array:
         return factor
     fill = normal((factor.shape[0], short), like=tensor, generator=generator)
     return namespace(tensor).concat([factor, fill / factor.shape[0] ** 0.5], axis=1)
+
+
+STARTS = {"hosvd": from_hosvd, "slices": from_slices, "random": at_random}
+"""On kernels of convolutions "hosvd" had the lowest error after 10 sweeps; after 100 all agree to 2 %."""

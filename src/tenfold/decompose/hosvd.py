@@ -47,7 +47,7 @@ class HOSVD(Method[Tucker]):
 @methods.register("st_hosvd")
 @dataclass(frozen=True)
 class STHOSVD(Method[Tucker]):
-    """HOSVD in sequence: each mode is cut before the next one is looked at, which makes it smaller and closer.
+    """HOSVD in sequence: each mode is cut before the next is looked at, which makes it cheaper and closer.
 
     Modes are taken in the order in which they shrink the tensor most. The squared error *equals* the sum of
     the squared singular values discarded on the way.
@@ -86,7 +86,7 @@ def ranks(network: Network) -> Iterator[tuple[int, int | None]]:
 
 
 def left_basis(matrix: Array, rank: int, tolerance: float = 0.0) -> Array:
-    """Leading left singular vectors: at most `rank` of them, and no more than an absolute `tolerance` asks for."""
+    """At most `rank` leading left singular vectors, no more than an absolute `tolerance` asks for."""
     rank = min(rank, *matrix.shape)
     if tolerance <= 0:
         return leading_left(matrix, rank)[0]

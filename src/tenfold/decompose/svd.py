@@ -48,8 +48,8 @@ class RandomizedSVD(Method[LowRank]):
     """Nearly the best approximation of a rank, with passes over the matrix instead of its full SVD.
 
     Power iterations, with QR factorisations in between, go on until one of them lowers the error by less
-    than the fraction `check` (`converged`), at most `max_power_iterations`. Worth it for ranks below a tenth of
-    the matrix's sizes. Cost: O(m n (rank + oversampling)) an iteration.
+    than the fraction `check` (`converged`), at most `max_power_iterations`. Worth it for ranks below a tenth
+    of the matrix's sizes. Cost: O(m n (rank + oversampling)) an iteration.
 
     Source: Halko, Martinsson & Tropp 2011, algorithms 4.4 and 5.1, arXiv:0909.4061.
 
@@ -66,12 +66,17 @@ class RandomizedSVD(Method[LowRank]):
 
     def __post_init__(self) -> None:
         if self.oversampling < 0 or self.max_power_iterations < 1 or not 0 <= self.check < 1:
-            raise OptionError(f"{self} has an option out of range.", "Give 0 <= check < 1 and counts above 0.")
+            raise OptionError(
+                f"{self} has an option out of range.", "Give 0 <= check < 1 and counts above 0."
+            )
 
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[LowRank]:
         xp, rank = namespace(tensor), network.ranks["R"]
         width = min(rank + self.oversampling, *tensor.shape)
-        whole, left = norm(tensor), tensor @ normal((tensor.shape[1], width), like=tensor, generator=generator)
+        whole, left = (
+            norm(tensor),
+            tensor @ normal((tensor.shape[1], width), like=tensor, generator=generator),
+        )
         trace: list[float] = []
         while True:
             basis, _ = xp.linalg.qr(left)

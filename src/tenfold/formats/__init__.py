@@ -1,9 +1,10 @@
 """Tensor formats: low rank, CP, Tucker, tensor train, and general networks."""
 
-from tenfold.formats.base import Format, General, formats
+from tenfold.formats.base import Format, General
 from tenfold.formats.cp import CP
 from tenfold.formats.graphs import Ranks
 from tenfold.formats.lowrank import LowRank
+from tenfold.formats.registry import formats
 from tenfold.formats.tt import TensorTrain
 from tenfold.formats.tucker import Tucker
 

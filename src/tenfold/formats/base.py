@@ -1,13 +1,13 @@
 """A tensor held as factors; everything that follows from its graph is written here once."""
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
-import torch
 from array_api_compat import to_device
 
 from tenfold.core.arrays import Array, is_complex, namespace, normal
@@ -15,8 +15,16 @@ from tenfold.core.errors import OptionError, RankError, ShapeError
 from tenfold.core.lower import lower_contraction
 from tenfold.core.network import Axes, Axis, Network, mode, skeleton
 from tenfold.core.program import run
-from tenfold.core.registry import Registry
-from tenfold.formats.graphs import Ranks, bonds_of, expanded, graph_for, graph_of, identity, modes_of, ranks_within
+from tenfold.formats.graphs import (
+    Ranks,
+    bonds_of,
+    expanded,
+    graph_for,
+    graph_of,
+    identity,
+    modes_of,
+    ranks_within,
+)
 
 
 class Format(ABC):
@@ -29,7 +37,7 @@ class Format(ABC):
     @staticmethod
     @abstractmethod
     def axes(order: int) -> tuple[Axes, ...]:
-        """The axes of every factor, with modes `mode(k)` and bonds in capitals: the one method of a format."""
+        """The axes of every factor: modes are `mode(k)`, bonds in capitals. The one method of a format."""
 
     # The graph -----------------------------------------------------------------------------------------
 
@@ -61,13 +69,17 @@ class Format(ABC):
                 raise ShapeError(f"{self._name}: the factor over {axes} came with shape {tuple(f.shape)}.")
             for a, n in zip(axes, f.shape, strict=True):
                 if sizes.setdefault(a, n) != n:
-                    raise ShapeError(f"{self._name}: axis {a} has size {sizes[a]} in one factor and {n} in another.")
+                    raise ShapeError(
+                        f"{self._name}: axis {a} has size {sizes[a]} in one factor and {n} in another."
+                    )
         factors = tuple(axes for axes, _ in kept)
         return Network(factors, modes_of(factors), tuple(sizes.items()))
 
     def _left_out(self, axes: Axes) -> tuple[Axis, Axis]:
         if (pair := identity(axes)) is None:
-            raise ShapeError(f"{self._name}: the factor over {axes} cannot be None.", "Only mode matrices can.")
+            raise ShapeError(
+                f"{self._name}: the factor over {axes} cannot be None.", "Only mode matrices can."
+            )
         return pair
 
     @property
@@ -77,11 +89,11 @@ class Format(ABC):
     @classmethod
     def from_factors(cls, slots: Sequence[Array | None]) -> Self:
         """The format over these arrays, in the order of `axes`, None where a mode is whole."""
-        return cls(**_assigned(cls, slots))
+        return cls(**assigned(cls, slots))
 
     def with_factors(self, slots: Sequence[Array | None]) -> Self:
         """The same graph over other arrays."""
-        return replace(self, **_assigned(type(self), slots))  # type: ignore[type-var]
+        return replace(self, **assigned(type(self), slots))  # type: ignore[type-var]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,7 +164,11 @@ class Format(ABC):
         return self._without(k, at, product)
 
     def __getitem__(self, index: Any) -> "Format":
-        """Slices and index arrays keep the format; integers remove their mode and give a general network."""
+        """Slices and index arrays keep the format; integers remove their mode and give a general network.
+
+        Every entry acts on its own mode: two index arrays select a grid, not pairs as in NumPy. Boolean masks
+        of one mode are index arrays.
+        """
         value: Format = self
         for k, item in reversed(list(enumerate(expanded(index, len(self.shape))))):
             if not (isinstance(item, slice) and item == slice(None)):
@@ -162,9 +178,12 @@ class Format(ABC):
     def _selected(self, item: Any, k: int) -> "Format":
         at, axis = self._holder(k)
         factor = self.factors[at][(slice(None),) * axis + (item,)]
-        if factor.ndim < self.factors[at].ndim:
-            return self._without(k, at, factor)
-        return self._replaced(at, factor)
+        lost = self.factors[at].ndim - factor.ndim
+        if isinstance(item, bool) or lost not in (0, 1):
+            raise ShapeError(
+                f"mode {k} cannot be indexed with {item!r}.", "Give an integer, a slice or one axis."
+            )
+        return self._without(k, at, factor) if lost else self._replaced(at, factor)
 
     def _holder(self, k: int) -> tuple[int, int]:
         """The factor that carries mode k, and the axis it has there."""
@@ -210,21 +229,21 @@ class Format(ABC):
     def normalised(cls, shape: Sequence[int], ranks: Ranks) -> dict[Axis, int]:
         """Ranks as people write them as bond -> size, not yet cut; raises RankError."""
         if isinstance(ranks, Mapping):
-            return {b: int(r) for b, r in ranks.items()}
-        if isinstance(ranks, bool) or not isinstance(ranks, int | float | Sequence):
-            raise RankError(f"ranks came as {ranks!r}.", "Give an int, a tuple, a fraction, or bond -> size.")
+            return {b: whole_number(r) for b, r in ranks.items()}
         if isinstance(ranks, float):
             if not 0 < ranks <= 1:
-                raise RankError(f"a fraction of the parameters came as {ranks}.", "Give one in (0, 1], or an int.")
+                raise RankError(
+                    f"a fraction of the parameters came as {ranks}.", "Give one in (0, 1], or an int."
+                )
             return cls.ranks_within(shape, int(ranks * math.prod(shape)))
         bonds = bonds_of(graph_for(cls, len(shape)))
-        each = [ranks] * len(bonds) if isinstance(ranks, int) else list(ranks)
+        each = list(ranks) if isinstance(ranks, list | tuple) else [whole_number(ranks)] * len(bonds)
         if len(each) != len(bonds):
             raise RankError(
                 f"{cls.__name__} of order {len(shape)} has {len(bonds)} ranks, but {len(each)} came: {each}.",
                 f"Give one for each of {', '.join(bonds)}.",
             )
-        return {b: int(r) for b, r in zip(bonds, each, strict=True) if r is not None}
+        return {b: whole_number(r) for b, r in zip(bonds, each, strict=True) if r is not None}
 
     @classmethod
     def full(cls, shape: Sequence[int], whole: Sequence[int] = ()) -> Network:
@@ -236,7 +255,7 @@ class Format(ABC):
 
     @classmethod
     def ranks_within(cls, shape: Sequence[int], numel: int, whole: Sequence[int] = ()) -> dict[Axis, int]:
-        """The ranks that are the largest uniform fraction of the full ones and store at most `numel` elements."""
+        """The largest uniform fraction of the full ranks that stores at most `numel` elements."""
         return ranks_within(cls.full(shape, whole), numel)
 
     @classmethod
@@ -283,22 +302,23 @@ class General(Format):
         return self.joined
 
 
-class FormatRegistry(Registry[type[Format]]):
-    """Formats by name; what is registered is a pytree of PyTorch."""
+def whole_number(rank: Any) -> int:
+    """A rank as an int; raises RankError for text, booleans and fractions.
 
-    def register(self, name: str) -> Callable[[type[Format]], type[Format]]:  # type: ignore[override]
-        """Class decorator; goes above `@dataclass`."""
-        add = super().register(name)
-
-        def registered(cls: type[Format]) -> type[Format]:
-            torch.export.register_dataclass(cls, serialized_type_name=f"tenfold.{cls.__name__}")
-            return add(cls)
-
-        return registered
-
-
-formats = FormatRegistry("format")
-"""The registered formats; `formats["tt"]` is a class."""
+    >>> whole_number(2.5)
+    Traceback (most recent call last):
+    tenfold.core.errors.RankError: a rank came as 2.5.
+    Give an int, a tuple of ints, a fraction of the parameters in (0, 1], or bond -> size.
+    """
+    try:
+        if not isinstance(rank, bool):
+            return operator.index(rank)
+    except TypeError:
+        pass
+    raise RankError(
+        f"a rank came as {rank!r}.",
+        "Give an int, a tuple of ints, a fraction of the parameters in (0, 1], or bond -> size.",
+    )
 
 
 def array_fields(cls: type[Format]) -> tuple[str, ...]:
@@ -306,7 +326,7 @@ def array_fields(cls: type[Format]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls) if not f.metadata.get("static"))  # type: ignore[arg-type]
 
 
-def _assigned(cls: type[Format], slots: Sequence[Array | None]) -> dict[str, Any]:
+def assigned(cls: type[Format], slots: Sequence[Array | None]) -> dict[str, Any]:
     """Arrays dealt out to the fields; the one field that is a tuple takes what the others leave."""
     names = array_fields(cls)
     many = [f.name for f in fields(cls) if f.name in names and "tuple" in str(f.type)]  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def ranks_within(full: Network, numel: int) -> dict[Axis, int]:
     What the fraction leaves over is spent on single bonds, one more each while it fits. Raises RankError if
     ranks of 1 need more.
     """
-    lowest = full.with_ranks({b: 1 for b in full.bonds})
+    lowest = full.with_ranks(dict.fromkeys(full.bonds, 1))
     if lowest.numel > numel:
         raise RankError(
             f"ranks of 1 store {lowest.numel:,} elements, but only {numel:,} are allowed.",

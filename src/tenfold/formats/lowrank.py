@@ -6,7 +6,8 @@ from jaxtyping import Shaped
 
 from tenfold.core.arrays import Array
 from tenfold.core.network import Axes
-from tenfold.formats.base import Format, formats
+from tenfold.formats.base import Format
+from tenfold.formats.registry import formats
 
 
 @formats.register("lowrank")

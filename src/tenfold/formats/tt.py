@@ -6,7 +6,8 @@ from jaxtyping import Shaped
 
 from tenfold.core.arrays import Array
 from tenfold.core.network import Axes, bond, mode
-from tenfold.formats.base import Format, formats
+from tenfold.formats.base import Format
+from tenfold.formats.registry import formats
 
 
 @formats.register("tt")
@@ -27,6 +28,5 @@ class TensorTrain(Format):
     @staticmethod
     def axes(order: int) -> tuple[Axes, ...]:
         """Bond k lies between modes k - 1 and k."""
-        inside = range(1, order)
-        left, right = ([(bond(k),) if k in inside else () for k in ks] for ks in (range(order), range(1, order + 1)))
-        return tuple((*l, mode(k), *r) for k, (l, r) in enumerate(zip(left, right, strict=True)))
+        bonds = [(), *((bond(k),) for k in range(1, order)), ()]
+        return tuple((*bonds[k], mode(k), *bonds[k + 1]) for k in range(order))

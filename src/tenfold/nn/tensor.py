@@ -1,5 +1,6 @@
 """The module that owns the factors of one weight as ordinary parameters."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -27,8 +28,9 @@ class FactorizedTensor(nn.Module):
     """A weight held as factors, which are its parameters; `value` is the format over them.
 
     Each factor is stored as the layer's program wants it (`stored`), so that no weight is permuted when the
-    layer runs; kernels are kept in channels-last memory, which convolutions run faster on. Functions that
-    expect a tensor may be called with it: `F.linear` runs factor by factor, others get `dense()`.
+    layer runs; kernels of several taps are kept in channels-last memory, which convolutions run faster on.
+    Functions that expect a tensor may be called with it: `F.linear` runs factor by factor, others get
+    `dense()`.
 
     >>> x = FactorizedTensor.new((8, 6, 5), 3, "cp")
     >>> x.shape, [name for name, _ in x.named_parameters()]
@@ -178,8 +180,13 @@ def _dense(x: Any) -> Any:
 
 
 def in_memory_order(factor: Tensor) -> Tensor:
-    """A copy that is contiguous, in channels-last order if it is an image or volume kernel."""
-    if factor.ndim not in CHANNELS_LAST:
+    """A copy that is contiguous, in channels-last order if it is an image or volume kernel with several taps.
+
+    A channels-last kernel brings the activation into that order. A kernel with one tap stays contiguous and
+    takes the activation as it comes, in either order: so a contiguous input is turned after the first 1×1,
+    where it has fewer channels. `benchmarks/layers` has the times.
+    """
+    if factor.ndim not in CHANNELS_LAST or math.prod(factor.shape[2:]) == 1:
         return factor.clone(memory_format=torch.contiguous_format)
     kernel = torch.empty_like(factor, memory_format=CHANNELS_LAST[factor.ndim])
     return kernel if factor.is_meta else kernel.copy_(factor)

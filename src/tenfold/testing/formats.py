@@ -1,0 +1,268 @@
+"""The laws of a format. Each function states one; `check_format` runs them all."""
+
+import copy
+import itertools
+import math
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from tenfold.core.arrays import Array, is_complex, namespace, normal
+from tenfold.core.errors import RankError, ShapeError
+from tenfold.core.network import distinct
+from tenfold.formats import Format, Ranks, formats
+from tenfold.testing.compare import assert_equal, to_numpy
+
+SHAPES = {1: (5,), 2: (5, 4), 3: (5, 4, 6), 4: (3, 4, 2, 5)}
+
+
+def check_format(cls: type[Format], *, like: Array | None = None, orders: Sequence[int] = (2, 3, 4)) -> None:
+    """Raise AssertionError unless `cls` obeys every law; `like` says library, device and dtype (float64).
+
+    >>> check_format(formats["cp"], orders=(3,))
+    """
+    like = np.zeros(()) if like is None else like
+    held = [order for order in orders if holds(cls, order)]
+    assert held, f"{cls.__name__} holds no tensor of the orders {tuple(orders)}"
+    for order in held:
+        check_clipping(cls, SHAPES[order])
+        check_ranks_within(cls, SHAPES[order])
+    check_deviation(cls, SHAPES[max((o for o in held if o < 4), default=held[0])], like)
+    for value in samples(cls, held, like):
+        for law in LAWS:
+            law(value)
+
+
+def holds(cls: type[Format], order: int) -> bool:
+    """Whether the format holds tensors of this order."""
+    try:
+        cls.skeleton(SHAPES[order], 1)
+    except ShapeError:
+        return False
+    return True
+
+
+def samples(cls: type[Format], orders: Sequence[int], like: Array) -> Iterator[Format]:
+    """Random tensors of the format: low ranks, clipped ones, and each mode whole that can be."""
+    for order in orders:
+        shape = SHAPES[order]
+        choices: list[Ranks] = [2, 3, *whole_modes(cls, shape)]
+        for ranks in choices:
+            yield cls.random(shape, ranks, like=like, generator=order)
+
+
+def whole_modes(cls: type[Format], shape: Sequence[int]) -> Iterator[Mapping[str, int]]:
+    """Ranks that leave modes whole, as far as the format allows it."""
+    bonds = list(cls.skeleton(shape, 2).ranks)
+    for count in (1, len(bonds)):
+        for left_out in itertools.combinations(bonds, count):
+            ranks = {b: 2 for b in bonds if b not in left_out}
+            try:
+                cls.skeleton(shape, ranks)
+            except RankError:
+                continue
+            yield ranks
+
+
+def naive(value: Format) -> np.ndarray:
+    """The represented tensor by one einsum over the graph."""
+    network = value.network
+    number = {a: k for k, a in enumerate(distinct((network.modes, *network.factors)))}
+    operands = [
+        x
+        for f, axes in zip(value.factors, network.factors, strict=True)
+        for x in (to_numpy(f), [number[a] for a in axes])
+    ]
+    return np.asarray(np.einsum(*operands, [number[m] for m in network.modes], optimize=True))
+
+
+def check_dense(value: Format) -> None:
+    """`dense` is the einsum over the graph, and `shape` is its shape."""
+    assert_equal(value.dense(), naive(value), f"{name(value)}.dense() equals the einsum over its graph")
+    assert value.shape == tuple(value.dense().shape), f"{name(value)}.shape is not that of dense()"
+
+
+def check_numel(value: Format) -> None:
+    """`numel` counts the elements of the factors."""
+    stored = sum(math.prod(f.shape) for f in value.factors)
+    assert value.numel == stored, f"{name(value)}.numel is {value.numel}, but its factors hold {stored}"
+
+
+def check_inner(value: Format) -> None:
+    """The inner product with every registered format is the dense one; the first is conjugated."""
+    for other in partners(value):
+        expected = np.vdot(naive(value), naive(other))
+        law = f"<{name(value)}, {name(other)}> equals the dense inner product"
+        assert_equal(value.inner(other), expected, law)
+        assert_equal(other.inner(value), np.conj(expected), law)
+    assert_equal(value.norm(), np.linalg.norm(naive(value)), f"{name(value)}.norm() is the Frobenius norm")
+
+
+def partners(value: Format) -> Iterator[Format]:
+    """One tensor of every registered format that has the shape of `value`."""
+    for known in formats:
+        try:
+            yield formats[known].random(value.shape, 2, like=value.factors[0], generator=7)
+        except ShapeError:
+            continue
+
+
+def check_indexing(value: Format) -> None:
+    """Slices, index arrays and integers commute with `dense`, alone and in turn."""
+    array = namespace(*value.factors).asarray([1, 0, 1, 1])
+    last = (slice(None),) * (len(value.shape) - 1)
+    indices: list[Any] = [
+        slice(1, None),
+        (slice(None), slice(0, 3, 2)),
+        1,
+        (..., -1),
+        (*last, slice(1, 2)),
+        0,
+    ]
+    for index in [*indices, array, (*last, array), (0,) * len(value.shape)]:
+        law = f"{name(value)}[{index}] commutes with dense()"
+        assert_equal(value[index].dense(), naive(value)[numpy_index(index)], law)
+    assert_equal(value[1:][0].dense(), naive(value)[1], f"{name(value)} can be indexed twice")
+    if len(value.shape) > 1:
+        assert_equal(
+            value[1][1:].dense(), naive(value)[1][1:], f"{name(value)} can be indexed after an integer"
+        )
+
+
+def numpy_index(index: Any) -> Any:
+    """The same index for a NumPy array."""
+    if isinstance(index, tuple):
+        return tuple(numpy_index(i) for i in index)
+    return index if isinstance(index, int | slice) or index is ... else to_numpy(index).astype(int)
+
+
+def check_mode_dot(value: Format) -> None:
+    """A matrix or a vector on any mode acts as on the dense tensor; the matrix keeps the format."""
+    for k, n in enumerate(value.shape):
+        matrix = normal((3, n), like=value.factors[0], generator=k)
+        expected = np.moveaxis(np.tensordot(naive(value), to_numpy(matrix), (k, 1)), -1, k)
+        law = f"mode product {k} of {name(value)}"
+        product = value.mode_dot(matrix, k)
+        assert_equal(product.dense(), expected, law)
+        assert type(product) is type(value), f"{law} with a matrix gives {name(product)}"
+        vector = matrix[0, :]
+        assert_equal(value.mode_dot(vector, k).dense(), expected.take(0, k), f"{law} with a vector")
+
+
+def check_copies(value: Format) -> None:
+    """`copy`, `pickle`, `map`, `from_factors` and, in PyTorch, trees give the same format back."""
+    twins = [
+        copy.deepcopy(value),
+        copy.copy(value),
+        pickle.loads(pickle.dumps(value)),
+        value.map(lambda f: f),
+    ]
+    twins.append(type(value).from_factors(value.slots))
+    twins.append(type(value).from_network(value.network, value.factors))
+    if isinstance(value.factors[0], torch.Tensor):
+        twins.append(pytree.tree_map(lambda leaf: leaf * 1, value))
+        leaves = len(pytree.tree_leaves(value))
+        assert leaves == len(value.factors), f"the tree of {name(value)} has {leaves} leaves"
+    for twin in twins:
+        assert type(twin) is type(value), f"a copy of {name(value)} is a {name(twin)}"
+        assert_equal(twin.dense(), value.dense(), f"copies of {name(value)} are equal")
+
+
+def check_remains(value: Format) -> None:
+    """What an integer leaves is a format itself: indexed, contracted, copied."""
+    rest = value[0]
+    check_dense(rest)
+    check_numel(rest)
+    twin = pickle.loads(pickle.dumps(rest)).map(lambda f: 1 * f)
+    assert_equal(twin.inner(rest), np.linalg.norm(naive(rest)) ** 2, f"{name(value)}[0] has an inner product")
+    if isinstance(rest.factors[0], torch.Tensor):
+        assert_equal(
+            pytree.tree_map(lambda leaf: 2 * leaf, rest).map(lambda f: f / 2).dense(), rest.dense(), "trees"
+        )
+
+
+def check_gradients(value: Format) -> None:
+    """The gradient of `dense` in every factor is that of finite differences (PyTorch, 64 bits)."""
+    factors = value.factors
+    if not isinstance(factors[0], torch.Tensor) or factors[0].dtype not in (torch.float64, torch.complex128):
+        return
+    leaves = tuple(f.detach().clone().requires_grad_() for f in factors)
+    network = value.network
+
+    def dense(*arrays: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = type(value).from_network(network, arrays).dense()
+        return result
+
+    assert torch.autograd.gradcheck(dense, leaves, fast_mode=True), f"the gradient of {name(value)}.dense()"
+
+
+def check_clipping(cls: type[Format], shape: Sequence[int]) -> None:
+    """Ranks too large are cut to feasible ones, once and for all."""
+    network = cls.skeleton(shape, 10**6)
+    assert network.clipped() == network, (
+        f"{cls.__name__}.skeleton cuts ranks, but not to the end: {network.ranks}"
+    )
+    for b in network.bonds:
+        holders = [f for f in network.factors if b in f]
+        room = [network.product(f) // network.size_of[b] for f in holders]
+        if len(holders) == 2:
+            assert network.size_of[b] <= min(room), (
+                f"{cls.__name__}: bond {b} cannot carry {network.size_of[b]}"
+            )
+
+
+def check_ranks_within(cls: type[Format], shape: Sequence[int]) -> None:
+    """`ranks_within` never stores more than it may, and never less when it may store more."""
+    lowest, most = cls.skeleton(shape, 1).numel, cls.full(shape).numel
+    before = 0
+    for allowed in sorted({lowest, most + 1, *range(lowest, most, 1 + (most - lowest) // 60)}):
+        stored = cls.skeleton(shape, cls.ranks_within(shape, allowed)).numel
+        law = f"{cls.__name__}.ranks_within({tuple(shape)}, {allowed}) stores {stored}"
+        assert stored <= allowed, law
+        assert stored >= before, f"{law}, but {before} were stored when less was allowed"
+        before = stored
+    try:
+        cls.ranks_within(shape, lowest - 1)
+    except RankError:
+        return
+    raise AssertionError(
+        f"{cls.__name__}.ranks_within accepts {lowest - 1} elements, where ranks of 1 need {lowest}"
+    )
+
+
+def check_deviation(cls: type[Format], shape: Sequence[int], like: Array) -> None:
+    """`random(std=s)` has entries of standard deviation s, as 400 draws show; a seed repeats them."""
+    whole = ((ranks, 1.0) for ranks in itertools.islice(whole_modes(cls, shape), 1))
+    cases: list[tuple[Ranks, float]] = [(3, 0.5), (5, 3.0), *whole]
+    for ranks, std in cases:
+        draws = [
+            to_numpy(cls.random(shape, ranks, like=like, std=std, generator=k).dense()) for k in range(400)
+        ]
+        found = float(np.mean([np.mean(np.abs(x) ** 2) for x in draws])) ** 0.5
+        assert 0.85 < found / std < 1.15, (
+            f"{cls.__name__}.random(std={std}) has deviation {found:.3f} at ranks {ranks}"
+        )
+        again = cls.random(shape, ranks, like=like, std=std, generator=3)
+        assert_equal(again.dense(), draws[3], f"{cls.__name__}.random repeats with its seed")
+        assert is_complex(again.factors[0]) == is_complex(like), f"{cls.__name__}.random changes the dtype"
+
+
+def name(value: Format) -> str:
+    """The format's name for messages."""
+    return type(value).__name__
+
+
+LAWS = (
+    check_dense,
+    check_numel,
+    check_inner,
+    check_indexing,
+    check_mode_dot,
+    check_copies,
+    check_remains,
+    check_gradients,
+)
