@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.tune import DivergedError, Epoch, tune
-from tenfold.core.errors import DataError, ModelError, OptionError
+from tenfold.compress.tune import Epoch, tune
+from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError
 from tenfold.data import digits
 from tenfold.measure import accuracy
 from tenfold.zoo import digits_cnn

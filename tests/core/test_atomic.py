@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tenfold.core.atomic import TargetError, replacing, replacing_folder, write_bytes, write_text
-from tenfold.core.errors import TenfoldError
+from tenfold.core.atomic import replacing, replacing_folder, write_bytes, write_text
+from tenfold.core.errors import TargetError, TenfoldError
 
 
 class Killed(BaseException):

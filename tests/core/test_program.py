@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from tenfold.core.contraction import lower_contraction
 from tenfold.core.cost import Cost, Flops
 from tenfold.core.layout import Layout
-from tenfold.core.lower import lower, lower_contraction
+from tenfold.core.lower import lower
 from tenfold.core.network import Axes
 from tenfold.core.program import Merge, Program, Shuffle, run
 from tenfold.core.search import Application, Window
@@ -73,10 +74,10 @@ def test_a_train_matrix_is_two_linear_maps_without_a_shuffle(rank: int) -> None:
 def test_a_program_explains_itself() -> None:
     text = conv("cp", "o i h w -> o i (h w)", 128).explain()
     assert text.splitlines() == [
-        "step           meets        makes  FLOPs        elements",
-        "1x1            (i) (i R)    R      102,760,448  200,704",
-        "depthwise 3x3  (R) (h w R)  R      3,612,672    200,704",
-        "1x1            (R) (o R)    o      102,760,448  401,408",
+        "step           meets                    makes  FLOPs        elements",
+        "1x1            (i=256) (i=256 R=128)    R=128  102,760,448  200,704",
+        "depthwise 3x3  (R=128) (h=3 w=3 R=128)  R=128  3,612,672    200,704",
+        "1x1            (R=128) (o=256 R=128)    o=256  102,760,448  401,408",
         "209,133,568 FLOPs, largest intermediate 200,704 elements",
     ]
 

@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
+from tenfold.core.contraction import lower_contraction
 from tenfold.core.cost import Cost, Flops, Roofline, Traffic, Work
 from tenfold.core.errors import OptionError, UnsupportedError
 from tenfold.core.layout import Layout
-from tenfold.core.lower import lower, lower_contraction
+from tenfold.core.lower import lower
 from tenfold.core.network import Network, skeleton
 from tenfold.core.program import run
 from tenfold.core.search import EXACT, Application, Graph, Pair, Window, search, search_contraction

@@ -1,6 +1,5 @@
 """Every layer equals its dense twin, forward and all gradients, over formats, layouts and options."""
 
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,7 +93,9 @@ def assert_equals_dense(layer: FactorizedLayer, x: Tensor) -> None:
 @pytest.mark.parametrize("batch", [1, 10**6])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("order, format, layout, rank", LAYOUT_CASES, ids=str)
-def test_convolution_equals_its_dense_twin(order: int, format: str, layout: str, rank: object, options: dict, batch: int) -> None:
+def test_convolution_equals_its_dense_twin(
+    order: int, format: str, layout: str, rank: object, options: dict, batch: int
+) -> None:
     torch.manual_seed(0)
     options = for_order(options, order)
     groups = options.get("groups", 1)
@@ -107,10 +108,14 @@ def test_convolution_equals_its_dense_twin(order: int, format: str, layout: str,
 
 
 @pytest.mark.parametrize("groups", [6])
-@pytest.mark.parametrize("format, layout", [("lowrank", "(g=6 o) i h w -> (g o i h) w"), ("cp", "(g=6 o) i h w -> (g o) i h w")])
+@pytest.mark.parametrize(
+    "format, layout", [("lowrank", "(g=6 o) i h w -> (g o i h) w"), ("cp", "(g=6 o) i h w -> (g o) i h w")]
+)
 def test_depthwise_convolution_equals_its_dense_twin(groups: int, format: str, layout: str) -> None:
     torch.manual_seed(0)
-    layer = FactorizedConv(6, 12, (3, 3), rank=2, format=format, layout=layout, groups=groups, dtype=torch.float64)
+    layer = FactorizedConv(
+        6, 12, (3, 3), rank=2, format=format, layout=layout, groups=groups, dtype=torch.float64
+    )
     assert_equals_dense(layer, torch.randn(2, 6, 7, 7, dtype=torch.float64))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report_tables import EMPTY, FULL, NOTHING_KNOWN, STRANGE, TABLES
 
-from tenfold.core.atomic import TargetError
+from tenfold.core.errors import TargetError
 from tenfold.report import Table, as_html, write_html
 
 VOID = {"meta", "input", "br", "img", "link"}

@@ -28,7 +28,11 @@ def write_arrays(model: nn.Module, path: Path) -> None:
             continue
         first[key] = name
         arrays[name] = tensor.detach().contiguous().clone()
-    metadata = {"format": ARRAYS_FORMAT, "aliases": json.dumps(aliases), "stored": json.dumps(stored_orders(model))}
+    metadata = {
+        "format": ARRAYS_FORMAT,
+        "aliases": json.dumps(aliases),
+        "stored": json.dumps(stored_orders(model)),
+    }
     save_file(arrays, path, metadata)
 
 

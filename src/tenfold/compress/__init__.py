@@ -6,12 +6,11 @@ from tenfold.compress.plan import LayerPlan, Plan, Provenance, plan
 from tenfold.compress.presets import Preset, presets
 from tenfold.compress.select import Choice, Selection, choose
 from tenfold.compress.sites import Site, find_sites
-from tenfold.compress.tune import DivergedError, Epoch, Tuned, tune
+from tenfold.compress.tune import Epoch, Tuned, tune
 
 __all__ = [
     "Choice",
     "Compressed",
-    "DivergedError",
     "Epoch",
     "LayerFit",
     "LayerPlan",

@@ -80,7 +80,7 @@ class Scheme:
 
 METHODS: dict[str, Method[Any]] = {
     "lowrank": TruncatedSVD(),
-    "cp": CPALS(),
+    "cp": CPALS(tol=1e-4, max_steps=50),
     "tucker": HOOI(),
     "tt": TTSVD(),
 }

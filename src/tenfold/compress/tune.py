@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold.core.errors import DataError, ModelError, OptionError, TenfoldError
+from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError
 from tenfold.measure.accuracy import checked_count, hits
 from tenfold.measure.running import device_of, evaluating, keeping_mode
 
@@ -21,10 +21,6 @@ SCHEDULES: dict[Schedule, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1 + cos(pi * done)),
 }
-
-
-class DivergedError(TenfoldError):
-    """A training loss that is infinite or not a number."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tenfold.core.errors import TenfoldError
+from tenfold.core.errors import TargetError
 
 StrPath = str | os.PathLike[str]
-
-
-class TargetError(TenfoldError):
-    """A file or folder that cannot be written where it should be."""
 
 
 def write_text(path: StrPath, text: str) -> None:

@@ -77,6 +77,14 @@ class CheckpointError(TenfoldError):
     """A checkpoint that cannot be read, or does not fit the architecture."""
 
 
+class TargetError(TenfoldError):
+    """A file or folder that cannot be written where it should be."""
+
+
+class DivergedError(TenfoldError):
+    """A training loss that is infinite or not a number."""
+
+
 class MissingExtraError(TenfoldError, ImportError):
     """An optional package that is not installed."""
 

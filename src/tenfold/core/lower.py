@@ -1,171 +1,20 @@
-"""From a contraction order to a program: every permutation, reshape and kernel size as plain ints."""
+"""The program of a layer: every permutation, reshape and kernel size as plain ints."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from tenfold.core.cost import Cost
-from tenfold.core.network import Axes, Network
-from tenfold.core.program import (
-    Batched,
-    Conv,
-    Ints,
-    Line,
-    Linear,
-    Merge,
-    Program,
-    Shuffle,
-    Step,
-    Stored,
-    View,
-)
-from tenfold.core.search import Application, Graph, Nodes, Pair, Window, search, search_contraction
+from tenfold.core.merging import Lowering, Wish
+from tenfold.core.network import Axes
+from tenfold.core.program import Batched, Conv, Ints, Linear, Program, Shuffle, Step, Stored, View
+from tenfold.core.search import Application, Graph, Nodes, Pair, Window, search
 
 
 @lru_cache(maxsize=4096)
 def lower(app: Application, cost: Cost | None = None) -> Program:
     """The program of a layer; its factors are stored in the order in which the steps want them."""
     return _Layer(app, search(app, cost)).program()
-
-
-@lru_cache(maxsize=4096)
-def lower_contraction(network: Network, outputs: Axes, cost: Cost | None = None) -> Program:
-    """The program that contracts a network to the axes `outputs`; factors come in the network's order."""
-    return _Contraction(network, outputs, search_contraction(network, outputs, cost)).program()
-
-
-@dataclass
-class Wish:
-    """How a step wants a weight: groups of axes, one for every axis of the array that it takes."""
-
-    groups: tuple[Axes, ...]
-    shape: Ints
-
-    @property
-    def axes(self) -> Axes:
-        return tuple(a for g in self.groups for a in g)
-
-
-@dataclass
-class _Meeting:
-    """The four parts in which the axes of two operands fall when they meet."""
-
-    batch: Axes
-    left: Axes
-    right: Axes
-    gone: Axes
-    left_sum: Axes = ()
-    right_sum: Axes = ()
-
-
-def _meet(left: Axes, right: Axes, out: Axes) -> _Meeting:
-    shared = [a for a in left if a in right]
-    return _Meeting(
-        batch=tuple(a for a in shared if a in out),
-        left=tuple(a for a in left if a not in right and a in out),
-        right=tuple(a for a in right if a not in left and a in out),
-        gone=tuple(a for a in shared if a not in out),
-        left_sum=tuple(a for a in left if a not in right and a not in out),
-        right_sum=tuple(a for a in right if a not in left and a not in out),
-    )
-
-
-class _Lowering:
-    """What the two kinds of programs share: merges of factors with factors."""
-
-    def __init__(self, graph: Graph, network: Network, first_factor: int) -> None:
-        self.graph, self.network, self.first_factor = graph, network, first_factor
-        self.order: dict[Nodes, Axes] = {}
-        self.wishes: dict[Nodes, Wish] = {}
-        self.buffer: dict[Nodes, int] = {}
-        self.lines: list[Line] = []
-
-    def sizes(self, axes: Axes) -> Ints:
-        return self.network.extent(axes)
-
-    def numel(self, axes: Axes) -> int:
-        return self.network.product(axes)
-
-    def leaf(self, k: int) -> Nodes:
-        return 1 << (k + self.first_factor)
-
-    def wish_merge(self, pair: Pair) -> Pair:
-        """Tell both operands of a merge in which order they are wanted; returns them in the best order."""
-        left, right = pair
-        out = self.graph.axes(left | right)
-        wanted = self.wishes[left | right].axes if left | right in self.wishes else out
-        rank = {a: k for k, a in enumerate(wanted)}
-        met = _meet(self.graph.axes(left), self.graph.axes(right), out)
-        if met.left and met.right and min(rank[a] for a in met.left) > min(rank[a] for a in met.right):
-            left, right = right, left
-            met = _meet(self.graph.axes(left), self.graph.axes(right), out)
-        batch, own, other = (tuple(sorted(x, key=rank.__getitem__)) for x in (met.batch, met.left, met.right))
-        self.order[left | right] = (*batch, *own, *other)
-        b, m, n, k = (self.numel(x) for x in (batch, own, other, met.gone))
-        tail_l, tail_r = ((met.left_sum,), (met.right_sum,)) if met.left_sum or met.right_sum else ((), ())
-        more_l = (self.numel(met.left_sum),) if met.left_sum else ()
-        more_r = (self.numel(met.right_sum),) if met.right_sum else ()
-        self.wishes[left] = Wish((batch, own, met.gone, *tail_l * bool(more_l)), (b, m, k, *more_l))
-        self.wishes[right] = Wish((batch, met.gone, other, *tail_r * bool(more_r)), (b, k, n, *more_r))
-        return Pair((left, right))
-
-    def view_of(self, s: Nodes) -> View:
-        """How the array that stands for `s` becomes what its step wants."""
-        wish, order = self.wishes[s], self.order[s]
-        perm = tuple(order.index(a) for a in wish.axes)
-        if perm == tuple(range(len(perm))):
-            return View((), () if self.shape_of(s) == wish.shape else wish.shape)
-        return View(perm, wish.shape)
-
-    def shape_of(self, s: Nodes) -> Ints:
-        """Shape of the array that stands for `s`."""
-        return self.sizes(self.order[s])
-
-    def merge(self, pair: Pair) -> Merge:
-        left, right = pair
-        met = _meet(self.graph.axes(left), self.graph.axes(right), self.graph.axes(left | right))
-        step = Merge(
-            self.buffer[left],
-            self.buffer[right],
-            self.view_of(left),
-            self.view_of(right),
-            len(met.left_sum),
-            len(met.right_sum),
-            not met.gone,
-            self.sizes(self.order[left | right]),
-        )
-        self.note("merge", left, right)
-        return step
-
-    def note(self, kind: str, left: Nodes, right: Nodes) -> None:
-        work = self.graph.work(left, right)
-        both = left | right
-        show = [" ".join(self.graph.channels(s)) or "1" for s in (left, right, both)]
-        self.lines.append(
-            Line(kind, f"({show[0]}) ({show[1]})", show[2], 2 * work.multiply_adds, self.graph.elements(both))
-        )
-
-
-class _Contraction(_Lowering):
-    """A network by itself: merges only, the last result permuted to the outputs."""
-
-    def __init__(self, network: Network, outputs: Axes, pairs: tuple[Pair, ...]) -> None:
-        super().__init__(Graph(network.factors, outputs, network, None), network, 0)
-        self.outputs, self.pairs = outputs, pairs
-
-    def program(self) -> Program:
-        full = self.graph.full
-        for k, axes in enumerate(self.network.factors):
-            self.order[self.leaf(k)], self.buffer[self.leaf(k)] = axes, k
-        self.wishes[full] = Wish(tuple((a,) for a in self.outputs), self.sizes(self.outputs))
-        pairs = [self.wish_merge(p) for p in reversed(self.pairs)][::-1]
-        steps: list[Step] = []
-        for n, pair in enumerate(pairs):
-            steps.append(self.merge(pair))
-            self.buffer[pair[0] | pair[1]] = len(self.network.factors) + n
-        last = self.view_of(full)
-        if last != View():
-            steps.append(Shuffle(last.shape, last.perm))
-        return Program(tuple(steps), (), tuple(self.lines))
 
 
 @dataclass
@@ -178,7 +27,7 @@ class _Turn:
     kind: str = ""
 
 
-class _Layer(_Lowering):
+class _Layer(Lowering):
     """A network with an input: the activation runs through the steps, weights lie as they want them."""
 
     def __init__(self, app: Application, pairs: tuple[Pair, ...]) -> None:
@@ -204,13 +53,14 @@ class _Layer(_Lowering):
     def shape_of(self, s: Nodes) -> Ints:
         return self.wishes[s].shape if s & (s - 1) == 0 else super().shape_of(s)
 
-    def emit(self, turns: dict[Nodes, _Turn], merges: "object") -> list[Step]:
+    def emit(self, turns: dict[Nodes, _Turn], merges: Iterator[Pair]) -> list[Step]:
+        """All steps in the order of execution, with the numbers of the buffers that they take."""
         steps: list[Step] = []
         count = len(self.network.factors)
         for pair in self.pairs:
             both = pair[0] | pair[1]
             if not pair[0] & 1:
-                steps.append(self.merge(next(merges)))  # type: ignore[call-overload]
+                steps.append(self.merge(next(merges)))
                 self.buffer[both] = count
                 count += 1
                 continue

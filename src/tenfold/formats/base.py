@@ -11,8 +11,8 @@ from typing import Any, Self
 from array_api_compat import to_device
 
 from tenfold.core.arrays import Array, is_complex, namespace, normal
+from tenfold.core.contraction import lower_contraction
 from tenfold.core.errors import OptionError, RankError, ShapeError
-from tenfold.core.lower import lower_contraction
 from tenfold.core.network import Axes, Axis, Network, mode, skeleton
 from tenfold.core.program import run
 from tenfold.formats.graphs import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tenfold.core.errors import LayoutError, OptionError, ShapeError
 from tenfold.core.layout import Layout
 from tenfold.core.lower import lower
-from tenfold.core.network import Axes, Axis
+from tenfold.core.network import Axes
 from tenfold.core.search import Application, Window
 from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias, replaces, role
@@ -101,7 +101,9 @@ class FactorizedConv(FactorizedLayer):
         """
         order = len(kernel_size)
         if order not in DENSE:
-            raise OptionError(f"kernel_size {tuple(kernel_size)} has order {order}.", "Give 1, 2 or 3 numbers.")
+            raise OptionError(
+                f"kernel_size {tuple(kernel_size)} has order {order}.", "Give 1, 2 or 3 numbers."
+            )
         if in_channels % groups or out_channels % groups:
             raise OptionError(f"{groups} groups do not divide {in_channels} and {out_channels} channels.")
         options = ConvOptions(
@@ -129,7 +131,9 @@ class FactorizedConv(FactorizedLayer):
         super().__init__()
         check_kernel(layout, options.groups)
         if layout.mode_shape != value.shape:
-            raise LayoutError(f'layout "{layout}" gives modes {layout.mode_shape}, the factors {value.shape}.')
+            raise LayoutError(
+                f'layout "{layout}" gives modes {layout.mode_shape}, the factors {value.shape}.'
+            )
         self.layout, self.options = layout, options
         self.order = len(layout.weight) - 2
         self.out_channels, per_group, *taps = layout.shape
@@ -195,7 +199,7 @@ class FactorizedConv(FactorizedLayer):
 
     @classmethod
     def from_conv(cls, conv: nn.Module, method: Any, ranks: Ranks | None, layout: str) -> Self:
-        """Decompose a dense layer: `FactorizedConv.from_conv(conv, HOOI(), (16, 16, None), "o i h w -> o i (h w)")`."""
+        """Decompose a dense layer: `from_conv(conv, HOOI(), (16, 16, None), "o i h w -> o i (h w)")`."""
         return cls.decomposed(conv, method, ranks, layout)
 
     def to_dense(self) -> nn.Module:
@@ -206,7 +210,7 @@ class FactorizedConv(FactorizedLayer):
             self.in_channels, self.out_channels, self.kernel_size, o.stride, o.padding, o.dilation, o.groups,
             self.bias is not None, o.padding_mode, device="meta", dtype=weight.dtype,
         )  # fmt: skip
-        dense.weight, dense.bias = nn.Parameter(weight), copied(self.bias)
+        dense.weight, dense.bias = nn.Parameter(weight), copied(self.bias)  # type: ignore[assignment]
         return dense.train(self.training)
 
     def planned(self) -> tuple[int, ...]:
@@ -244,9 +248,10 @@ def check_kernel(layout: Layout, groups: int) -> None:
         raise LayoutError(f'layout "{layout}" splits a spatial axis into {wide[0]}.', "Keep it in one piece.")
     outputs = layout.weight[0]
     shared = tuple(a for a in outputs if role(a) is Role.GROUP)
-    if outputs[: len(shared)] != shared or math.prod(layout.extent(shared)) != groups:
+    shown = math.prod(layout.extent(shared))
+    if outputs[: len(shared)] != shared or shown != groups:
         raise LayoutError(
-            f'layout "{layout}" shows {math.prod(layout.extent(shared))} groups, the convolution has {groups}.',
+            f'layout "{layout}" shows {shown} groups, the convolution has {groups}.',
             f'Begin the outputs with an axis "g" of that size: "(g={groups} o) i ...".',
         )
 
@@ -254,7 +259,7 @@ def check_kernel(layout: Layout, groups: int) -> None:
 def _each(value: int | Sequence[int], order: int) -> Ints:
     numbers = (value,) * order if isinstance(value, int) else tuple(value)
     if len(numbers) != order:
-        raise OptionError(f"{numbers} came for {order} spatial axes.", "Give one number, or one for each axis.")
+        raise OptionError(
+            f"{numbers} came for {order} spatial axes.", "Give one number, or one for each axis."
+        )
     return numbers
-
-

@@ -55,7 +55,9 @@ class FactorizedLinear(FactorizedLayer):
         super().__init__()
         check_roles(layout, [(Role.OUT,), (Role.IN,)], "a linear weight")
         if layout.mode_shape != value.shape:
-            raise LayoutError(f'layout "{layout}" gives modes {layout.mode_shape}, the factors {value.shape}.')
+            raise LayoutError(
+                f'layout "{layout}" gives modes {layout.mode_shape}, the factors {value.shape}.'
+            )
         self.out_features, self.in_features = layout.shape
         self.layout = layout
         self.rows = math.prod(example[:-1]) if example is not None else ROWS
@@ -102,7 +104,9 @@ class FactorizedLinear(FactorizedLayer):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         if x.shape[-1] != self.in_features:
-            raise ShapeError(f"the layer takes {self.in_features} features, but the input is {tuple(x.shape)}.")
+            raise ShapeError(
+                f"the layer takes {self.in_features} features, but the input is {tuple(x.shape)}."
+            )
         return run(self.program, x, self.weight.factors(), self.bias)
 
     def extra_repr(self) -> str:

@@ -39,9 +39,7 @@ class FactorizedTensor(nn.Module):
     True
     """
 
-    def __init__(
-        self, value: Format, layout: Layout | None = None, program: Program | None = None
-    ) -> None:
+    def __init__(self, value: Format, layout: Layout | None = None, program: Program | None = None) -> None:
         super().__init__()
         self.format: type[Format] = type(value)
         self.layout = layout
@@ -53,7 +51,9 @@ class FactorizedTensor(nn.Module):
         self.names = tuple(_names(value))
         self.stored = program.stored if program else _as_is(self.network)
         for name, factor, own in zip(self.names, self._arranged(value.factors), value.factors, strict=True):
-            self.register_parameter(name, nn.Parameter(factor, requires_grad=own.is_floating_point() or own.is_complex()))
+            self.register_parameter(
+                name, nn.Parameter(factor, requires_grad=own.is_floating_point() or own.is_complex())
+            )
 
     @classmethod
     def new(
@@ -81,7 +81,9 @@ class FactorizedTensor(nn.Module):
         sizes = self.network.size_of
         feed: Iterator[Tensor] = iter(
             rearrange(f, s.axes, axes, sizes, shape)
-            for f, s, axes, shape in zip(self.factors(), self.stored, self.network.factors, self.shapes, strict=True)
+            for f, s, axes, shape in zip(
+                self.factors(), self.stored, self.network.factors, self.shapes, strict=True
+            )
         )
         return self.format.from_factors([None if absent else next(feed) for absent in self.missing])
 
@@ -137,7 +139,7 @@ class FactorizedTensor(nn.Module):
         return self.factors()[0].device
 
     @property
-    def requires_grad(self) -> bool:  # type: ignore[override]
+    def requires_grad(self) -> bool:
         """Whether any factor is trained."""
         return any(f.requires_grad for f in self.factors())
 
@@ -171,7 +173,9 @@ class FactorizedTensor(nn.Module):
                 return run(weight.program, args[0], weight.factors(), args[2] if len(args) > 2 else None)
         if any(isinstance(a, cls) and a.program is not None for a in (*args, *(kwargs or {}).values())):
             name = getattr(func, "__name__", func)
-            warnings.warn(f"{name} makes a factorized weight dense at each call", DenseFallbackWarning, stacklevel=2)
+            warnings.warn(
+                f"{name} makes a factorized weight dense at each call", DenseFallbackWarning, stacklevel=2
+            )
         return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
 
 
