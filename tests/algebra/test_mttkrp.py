@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.algebra import khatri_rao, mttkrp, mttkrps, unfold
+from tenfold.algebra import khatri_rao, mttkrp, mttkrp_sweep, mttkrps, unfold
 from tenfold.core.errors import ShapeError
 
 SHAPES = [(3,), (4, 3), (2, 3, 4), (6, 5, 2), (2, 5, 6), (3, 1, 2, 4), (5, 4, 3, 2), (2, 3, 2, 1, 3)]
@@ -38,6 +38,18 @@ def test_mttkrp_is_the_unfolding_times_khatri_rao(library, shape, rank, dtype):
         assert mttkrp(tensor, factors, mode).dtype == tensor.dtype
     for product, one in zip(mttkrps(tensor, factors), expected, strict=True):
         close(product, one, dtype)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_sweep_sees_the_factors_renewed_before(library, shape):
+    tensor, factors = library.normal(*shape), factors_for(library, shape, 3)
+    expected = list(factors)
+    for mode in range(len(shape)):
+        expected[mode] = mttkrp(tensor, expected, mode) / 7
+    for mode, product in mttkrp_sweep(tensor, factors):
+        factors[mode] = product / 7
+    for own, one in zip(factors, expected, strict=True):
+        close(own, one)
 
 
 def test_mttkrp_of_a_kruskal_tensor_is_its_factor_times_gram_matrices(library):

@@ -2,7 +2,7 @@
 
 from tenfold.algebra.contraction import contract, contract_axes
 from tenfold.algebra.mode_product import mode_dot, multi_mode_dot
-from tenfold.algebra.mttkrp import mttkrp, mttkrps
+from tenfold.algebra.mttkrp import mttkrp, mttkrp_sweep, mttkrps
 from tenfold.algebra.products import hadamard, inner, khatri_rao, kronecker, outer
 from tenfold.algebra.unfolding import fold, unfold, unvec, vec
 
@@ -16,6 +16,7 @@ __all__ = [
     "kronecker",
     "mode_dot",
     "mttkrp",
+    "mttkrp_sweep",
     "mttkrps",
     "multi_mode_dot",
     "outer",

@@ -9,7 +9,7 @@ summed one by one. Every block costs the same multiplications, so the block is c
 memory (Phan, Tichavský & Cichocki 2013; Vannieuwenhoven, Meerbergen & Vandebril 2015).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 from jaxtyping import Num
@@ -72,6 +72,36 @@ def mttkrps(tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]]) 
     left = _leaves(_sum_block(tensor, factors, split, tensor.ndim), factors[:split])
     right = _leaves(_sum_block(tensor, factors, 0, split), factors[split:])
     return [leaf.T for leaf in (*left, *right)]
+
+
+def mttkrp_sweep(
+    tensor: Num[Array, "*shape"], factors: list[Num[Array, "_ r"]]
+) -> Iterator[tuple[int, Num[Array, "_ r"]]]:
+    """`mttkrp` mode by mode for alternating algorithms, with two passes over the tensor for all modes.
+
+    Yields (mode, product) for modes 0, 1, …; put the renewed factor into the list `factors` before the next
+    one is asked for. As in `mttkrps`, the modes fall in two halves; each half is summed once, with the other
+    half's factors as they are then.
+
+    Source: dimension trees, Phan, Tichavský & Cichocki 2013, section III.
+
+    >>> import numpy as np
+    >>> factors = [np.ones((2, 5)), np.ones((3, 5)), np.ones((4, 5))]
+    >>> for mode, product in mttkrp_sweep(np.ones((2, 3, 4)), factors):
+    ...     factors[mode] = product / 12
+    >>> float(factors[2][0, 0])
+    0.0416...
+    """
+    check_factors(tensor, factors)
+    if tensor.ndim == 1:
+        yield 0, _of_vector(tensor, factors[0])
+        return
+    split = _best_split(tuple(tensor.shape))
+    for first, last in ((0, split), (split, tensor.ndim)):
+        summed = (split, tensor.ndim) if first == 0 else (0, split)
+        partial = _sum_block(tensor, factors, *summed)
+        for mode in range(first, last):
+            yield mode, _sum_others(partial, factors[first:last], mode - first).T
 
 
 def check_factors(tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]]) -> None:

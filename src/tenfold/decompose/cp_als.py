@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenfold.algebra import mttkrp
+from tenfold.algebra import mttkrp_sweep
 from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace
 from tenfold.core.errors import OptionError
 from tenfold.core.linalg import solve_psd
@@ -86,16 +86,15 @@ class CPALS(Method[CP]):
 
     def _sweep(self, tensor: Array, factors: list[Array], ridge: float) -> tuple[list[Array], Array]:
         """Renew every factor once; also returns the last factor's MTTKRP, which gives the error for free."""
-        xp = namespace(tensor)
         factors = list(factors)
         grams = [adjoint(f) @ f for f in factors]
+        conjugates = [conjugate(f) for f in factors]
         projected = factors[-1]
-        for k in range(tensor.ndim):
+        for k, projected in mttkrp_sweep(tensor, conjugates):
             gamma = hadamard([g for n, g in enumerate(grams) if n != k], like=grams[k])
-            conjugate = [xp.conj(f) if is_complex(f) else f for f in factors]
-            projected = mttkrp(tensor, conjugate, k)
             factors[k] = self._solve(gamma, projected, factors[k], ridge)
             grams[k] = adjoint(factors[k]) @ factors[k]
+            conjugates[k] = conjugate(factors[k])
         return factors, projected
 
     def _solve(self, gamma: Array, projected: Array, old: Array, ridge: float) -> Array:
@@ -109,6 +108,11 @@ class CPALS(Method[CP]):
         return solve_psd(shifted, (projected + step * old).T).T
 
 
+def conjugate(factor: Array) -> Array:
+    """The complex conjugate; a real array itself."""
+    return namespace(factor).conj(factor) if is_complex(factor) else factor
+
+
 def hadamard(matrices: list[Array], like: Array) -> Array:
     """The elementwise product; ones where there is no matrix."""
     return math.prod(matrices, start=namespace(like).ones_like(like))
@@ -116,9 +120,8 @@ def hadamard(matrices: list[Array], like: Array) -> Array:
 
 def current_error(tensor: Array, factors: list[Array], projected: Array, whole: float) -> float:
     """‖X - M‖ from ‖X‖² - 2 Re⟨X, M⟩ + ‖M‖², or from the residual where that would cancel."""
-    xp, last = namespace(tensor), factors[-1]
-    conjugate = xp.conj(last) if is_complex(last) else last
-    cross = number(xp.sum(projected * conjugate))
+    xp = namespace(tensor)
+    cross = number(xp.sum(projected * conjugate(factors[-1])))
     square = whole**2 - 2 * cross + number(xp.sum(math.prod(adjoint(f) @ f for f in factors)))
     if square > 100 * epsilon(tensor) ** 0.5 * whole**2:
         return float(square**0.5)
