@@ -89,8 +89,8 @@ def mttkrp_sweep(
     >>> factors = [np.ones((2, 5)), np.ones((3, 5)), np.ones((4, 5))]
     >>> for mode, product in mttkrp_sweep(np.ones((2, 3, 4)), factors):
     ...     factors[mode] = product / 12
-    >>> float(factors[2][0, 0])
-    0.0416...
+    >>> [f.shape for f in factors], float(factors[0][0, 0])
+    ([(2, 5), (3, 5), (4, 5)], 1.0)
     """
     check_factors(tensor, factors)
     if tensor.ndim == 1:
