@@ -101,11 +101,15 @@ def test_a_spatial_axis_in_several_factors_cannot_slide() -> None:
 
 
 def test_costs_are_flops_bytes_and_seconds() -> None:
-    work = Work(multiply_adds=10**9, elements=10**6)
+    work = Work(groups=1, rows=10**4, depth=10**3, columns=10**2, taps=1, elements=10**6)
     assert Flops()(work) == 2e9
     assert Traffic(itemsize=2)(work) == 2e6
-    assert Roofline()(work) == pytest.approx(2e-2 + 4e-6)
+    whole_tiles = 2e9 * (112 / 100) * (1008 / 1000)
+    assert Roofline()(work) == pytest.approx(whole_tiles / 3e11 + 4e-6)
+    assert Roofline(tile=1)(work) == pytest.approx(2e9 / 3e11 + 4e-6)
     assert Roofline(flops_per_second=1e15)(work) == pytest.approx(2e-4 + 4e-6)
+    depthwise = work._replace(groups=10**5, depth=1, columns=1)
+    assert Roofline().tiled(depthwise) == depthwise.multiply_adds
     with pytest.raises(OptionError, match="has a rate that is not positive"):
         Roofline(flops_per_second=0)
 

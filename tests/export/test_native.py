@@ -8,11 +8,11 @@ from tenfold import Budget, compress, fold, to_native
 from tenfold.nn import FactorizedConv, FactorizedLayer, FactorizedLinear
 
 NATIVE = [
-    ("lowrank", "o i h w -> o (i h w)", 3),
-    ("lowrank", "o i h w -> (i h) (o w)", 3),
-    ("cp", "o i h w -> o i (h w)", 4),
-    ("cp", "o i h w -> o i h w", 4),
-    ("tucker", "o i h w -> o i (h w)", (3, 2, None)),
+    ("lowrank", "o i h w -> o (i h w)", 16),
+    ("lowrank", "o i h w -> (i h) (o w)", 16),
+    ("cp", "o i h w -> o i (h w)", 24),
+    ("cp", "o i h w -> o i h w", 24),
+    ("tucker", "o i h w -> o i (h w)", (16, 16, None)),
 ]
 OPTIONS = [
     {},
@@ -29,10 +29,10 @@ OPTIONS = [
 def test_native_chain_equals_the_layer(format: str, layout: str, rank: object, options: dict) -> None:
     torch.manual_seed(0)
     layer = FactorizedConv(
-        12, 16, (3, 2), rank=rank, format=format, layout=layout, dtype=torch.float64,
-        example=(10**6, 12, 9, 9), **options,
+        96, 128, (3, 2), rank=rank, format=format, layout=layout, dtype=torch.float64,
+        example=(10**6, 96, 9, 9), **options,
     )  # fmt: skip
-    x = torch.randn(2, 12, 9, 9, dtype=torch.float64)
+    x = torch.randn(2, 96, 9, 9, dtype=torch.float64)
     chain = to_native(layer)
     assert isinstance(chain, nn.Sequential)
     assert not any(isinstance(m, FactorizedLayer) for m in chain.modules())

@@ -34,6 +34,7 @@ def write_arrays(model: nn.Module, path: Path) -> None:
         "stored": json.dumps(stored_orders(model)),
     }
     save_file(arrays, path, metadata)
+    path.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
 def stored_orders(model: nn.Module) -> dict[str, list[str]]:

@@ -105,9 +105,7 @@ def serving(axes: str) -> list[str]:
 TABLE = (
     Preset("weight_svd", "lowrank", {"o i": "o i -> o i", **convolutional("o i * -> (o *) i")}),
     Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)")),
-    Preset(
-        "spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), pointwise="weight_svd"
-    ),
+    Preset("spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), pointwise="weight_svd"),
     Preset("cp3", "cp", convolutional("o i * -> o i (*)"), pointwise="weight_svd"),
     Preset("cp4", "cp", convolutional("o i * -> o i *", ("h w",)), pointwise="weight_svd"),
     Preset("tucker2", "tucker", convolutional("o i * -> o i (*)"), (2,), "weight_svd"),

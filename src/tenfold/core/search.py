@@ -123,15 +123,24 @@ class Graph:
         return self.network.product(self.channels(s)) * self.positions(s)
 
     def work(self, left: Nodes, right: Nodes) -> Work:
-        """Multiply-adds and traffic of the step in which `left` meets `right`."""
+        """What the step does in which `left` meets `right`."""
         both = left | right
-        union = distinct([self.channels(left), self.axes(right)])
+        ours, theirs, out = self.channels(left), self.axes(right), self.axes(both)
+        sliding = self.app.spatial if self.app and self.streams(left) else ()
+        taps = tuple(a for a in theirs if a in sliding)
+        kept = tuple(a for a in ours if a in theirs and a in out)
+        alone = tuple(a for a in ours if a not in theirs and a in out)
+        new = tuple(a for a in theirs if a not in ours and a in out and a not in taps)
+        gone = tuple(a for a in distinct([ours, theirs]) if a not in out and a not in taps)
         elements = self.elements(left) + self.elements(right) + self.elements(both)
-        if self.app and self.app.windows and left & 1 and set(self.channels(left)) - set(self.axes(right)):
+        if sliding and alone:
             elements += 2 * self.elements(
                 left
             )  # axes that sit the step out are folded into the batch: a copy
-        return Work(self.network.product(union) * self.positions(both), elements)
+        size = self.network.product
+        return Work(
+            size(kept), size(alone) * self.positions(both), size(gone), size(new), size(taps), elements
+        )
 
 
 def search(app: Application, cost: Cost | None = None) -> tuple[Pair, ...]:

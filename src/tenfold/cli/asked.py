@@ -1,0 +1,110 @@
+"""Options as text, turned into what they mean."""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+
+import torch
+
+from tenfold.compress import Selection
+from tenfold.core.errors import BudgetError, OptionError
+from tenfold.ranks import Budget, RankRule, rules
+
+
+def budget(text: str) -> Budget:
+    """A budget such as "params=0.25".
+
+    >>> budget("params=0.25"), budget("params=5000")
+    (Budget(params=0.25), Budget(params=5000))
+    """
+    unit, _, amount = text.partition("=")
+    known = [f.name for f in fields(Budget)]
+    try:
+        number = int(amount) if amount.strip().isdigit() else float(amount)
+    except ValueError:
+        number = None
+    if unit not in known or number is None:
+        raise BudgetError(
+            f"--keep came as '{text}'.",
+            f"Give UNIT=AMOUNT of {', '.join(known)}: params=0.25 is a fraction, params=50000 a count.",
+        )
+    return Budget(**{unit: number})
+
+
+def in_words(kept: Budget) -> str:
+    """A budget for people.
+
+    >>> in_words(Budget(params=0.25)), in_words(Budget(params=5000))
+    ('params ≤ 25 %', 'params ≤ 5,000')
+    """
+    (amount,) = (getattr(kept, f.name) for f in fields(kept) if getattr(kept, f.name) is not None)
+    unit = next(f.name for f in fields(kept) if getattr(kept, f.name) is not None)
+    return f"{unit} ≤ {f'{amount:,}' if isinstance(amount, int) else f'{100 * amount:g} %'}"
+
+
+def selection(texts: Sequence[str] | None) -> Selection:
+    """Patterns and their presets; "none" leaves a layer dense.
+
+    >>> selection(["conv1=none", "re:layer[0-9].*=cp3"])
+    {'conv1': None, 're:layer[0-9].*': 'cp3'}
+    """
+    chosen: dict[str, str | None] = {}
+    for text in texts or ():
+        pattern, found, preset = text.rpartition("=")
+        if not found or not pattern or not preset:
+            raise OptionError(f"--select came as '{text}'.", "Give PATTERN=PRESET, such as conv1=none.")
+        chosen[pattern] = None if preset == "none" else preset
+    return chosen
+
+
+def rule(name: str) -> RankRule:
+    """A rank rule with its default options.
+
+    >>> rule("uniform")
+    Uniform()
+    """
+    missing = [f.name for f in fields(rules[name]) if f.default is MISSING]  # type: ignore[arg-type]
+    if missing:
+        raise OptionError(
+            f"The rule '{name}' needs {', '.join(missing)}, which the command line cannot give.",
+            "Edit the ranks in a plan made by `tenfold plan`, or use the rule from Python.",
+        )
+    return rules[name]()
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The shape of an input.
+
+    >>> shape("1,3,32,32")
+    (1, 3, 32, 32)
+    """
+    parts = text.replace("x", ",").split(",")
+    if len(parts) < 2 or not all(part.strip().isdigit() and int(part) for part in parts):
+        raise OptionError(
+            f"--input-shape came as '{text}'.", "Give whole numbers with the batch first, such as 1,3,32,32."
+        )
+    return tuple(map(int, parts))
+
+
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Numbers separated by commas.
+
+    >>> numbers("--mean", "0.5,0.25")
+    (0.5, 0.25)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(
+            f"{option} came as '{text}'.", "Give one number a channel: 0.49,0.48,0.45."
+        ) from error
+
+
+def device(text: str) -> torch.device:
+    """A device that is there."""
+    try:
+        wanted = torch.device(text)
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise OptionError(f"The device '{text}' cannot be used: {first}", "Use --device cpu.") from error
+    return wanted

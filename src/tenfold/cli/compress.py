@@ -1,0 +1,85 @@
+"""`tenfold compress`: from a dense model and images to a smaller model and a report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tenfold.cli import options
+
+
+def compress(
+    model: options.Model,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(help="The folder to write checkpoint and report to.")],
+    weights: options.Weights = None,
+    keep: options.Keep = "params=0.25",
+    preset: options.Preset = "tucker2",
+    select: options.Select = None,
+    rule: options.Rule = "uniform",
+    tune_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after compression.")] = 5,
+    test_data: options.TestData = None,
+    lr: options.LearningRate = 1e-3,
+    batch_size: options.BatchSize = 128,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    input_shape: options.InputShape = None,
+    device: options.Device = "cpu",
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Compress a trained model, tune it, and compare it with the dense one.
+
+    Without --test-data, the accuracy is that on the tenth of --data that tuning is validated on.
+    """
+    import json
+
+    import torch
+    from rich.console import Console
+
+    from tenfold.cli import asked, images
+    from tenfold.cli.bars import bars
+    from tenfold.cli.models import check_runs
+    from tenfold.cli.outcome import Job, compressed, write
+    from tenfold.cli.requests import dense_model
+    from tenfold.cli.results import BATCH
+    from tenfold.core.atomic import check_folder
+    from tenfold.report import as_rich
+
+    check_folder(out, "plan.json")
+    budget, chosen_rule, selection = asked.budget(keep), asked.rule(rule), asked.selection(select)
+    given, where = images.given_scale(mean, std), asked.device(device)
+    dense, read = dense_model(model, weights, seed)
+    with bars(as_json) as progress:
+        train = images.open_images(data, progress)
+        test = images.open_images(test_data, progress, test=True) if test_data else None
+        if test:
+            images.check_alike(train, test)
+        scale = given or images.noted_scale(read.notes, "the weights") or images.measured_scale(train)
+        train = images.scaled(train, scale)
+        example = torch.zeros(asked.shape(input_shape)) if input_shape else images.first(train, BATCH)
+        check_runs(dense, example, model, "Give images or a model of another shape.", len(train.classes))
+        job = Job(
+            dense=dense.to(where),
+            name=model,
+            train=train,
+            test=images.scaled(test, scale) if test else None,
+            scale=scale,
+            example=example.to(where),
+            budget=budget,
+            preset=preset,
+            select=selection,
+            rule=chosen_rule,
+            epochs=tune_epochs,
+            lr=lr,
+            batch_size=batch_size,
+            seed=seed,
+            has_weights=weights is not None,
+        )
+        outcome = compressed(job, progress)
+    write(out, outcome)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **outcome.table.to_dict()}, indent=2))
+        return
+    Console().print(as_rich(outcome.table))
+    typer.echo(f"Wrote {out}; the report is {out / 'report' / 'index.html'}.")

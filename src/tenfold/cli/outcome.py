@@ -1,0 +1,134 @@
+"""The work of `tenfold compress`: plan, fit, tune, measure, write."""
+
+import json
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.checkpoint import save
+from tenfold.cli import asked
+from tenfold.cli.bars import Bars
+from tenfold.cli.images import Scale
+from tenfold.cli.requests import recorded
+from tenfold.cli.results import checked, circumstances, costs_note, layer_lines, measurements
+from tenfold.cli.tuning import shuffled, tuned
+from tenfold.compress import Plan, Selection, apply_, plan
+from tenfold.core.atomic import replacing_folder
+from tenfold.data import ImageBatches, ImageData
+from tenfold.ranks import Budget, RankRule
+from tenfold.report import Row, Table, write_html
+
+MARKER, REPORT = "plan.json", "report"
+TRAINED, EVALUATED = 0.9, 256
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What shall be compressed, how, and with which images; they are normalized already."""
+
+    dense: nn.Module
+    name: str
+    train: ImageData
+    test: ImageData | None
+    scale: Scale
+    example: Tensor
+    budget: Budget
+    preset: str
+    select: Selection
+    rule: RankRule
+    epochs: int
+    lr: float
+    batch_size: int
+    seed: int
+    has_weights: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The smaller model, and what is written beside it."""
+
+    model: nn.Module
+    plan: Plan
+    table: Table
+    extra: dict[str, Any]
+
+
+def compressed(job: Job, bars: Bars) -> Outcome:
+    """All steps in order; the plan comes first, so that what cannot be done is said before long work."""
+    chosen = plan(
+        job.dense, job.budget, example=job.example, preset=job.preset, select=job.select, rule=job.rule
+    )
+    chosen = recorded(chosen, job.name, job.seed)
+    fitted, valid = job.train.split(TRAINED, job.seed)
+    judged = (job.test or valid).batches(EVALUATED)
+    small = deepcopy(job.dense)
+    with bars.bar("Fitting") as bar:
+        fits = apply_(small, chosen, seed=job.seed, progress=bar.at)
+    before = checked(small, judged, "Testing before tuning", bars) if job.epochs else None
+    _tune(job, small, fitted, valid, bars)
+    costs = measurements({"dense": job.dense, job.preset: small}, job.example, judged, bars)
+    row = Row.of(
+        job.preset,
+        costs[job.preset],
+        asked.in_words(job.budget),
+        accuracy_before=before,
+        layers=layer_lines(job.dense, chosen, fits),
+    )
+    dense = Row.of("dense", costs["dense"])
+    table = Table(job.name, dense, (row,), _notes(job, judged), circumstances(job.seed, rule=repr(job.rule)))
+    return Outcome(small, chosen, table, _extra(job, row, dense))
+
+
+def _tune(job: Job, small: nn.Module, fitted: ImageData, valid: ImageData, bars: Bars) -> None:
+    if not job.epochs:
+        return
+    torch.manual_seed(job.seed)
+    tuned(
+        small,
+        shuffled(fitted, job.batch_size, job.seed),
+        valid.batches(EVALUATED),
+        epochs=job.epochs,
+        lr=job.lr,
+        text="Tuning",
+        bars=bars,
+    )
+
+
+def _notes(job: Job, judged: ImageBatches) -> tuple[str, ...]:
+    count = len(judged.data)
+    if job.test:
+        images = f"Accuracy on the {count:,} images of --test-data, which were not used otherwise."
+    else:
+        images = (
+            f"Accuracy on {count:,} images of --data, which chose the epoch and which the dense model "
+            "may have been trained on: give --test-data for a fair number."
+        )
+    notes = [images, costs_note(job.example), f"Inputs normalized with the numbers of {job.scale.source}."]
+    if not job.has_weights:
+        notes.append("No --weights were given: the dense model is as MODEL builds it.")
+    return tuple(notes)
+
+
+def _extra(job: Job, row: Row, dense: Row) -> dict[str, Any]:
+    return {
+        "mean": job.scale.mean,
+        "std": job.scale.std,
+        "classes": job.train.classes,
+        "shape": tuple(job.train.images.shape[1:]),
+        "accuracy": row.accuracy,
+        "accuracy_dense": dense.accuracy,
+    }
+
+
+def write(out: Path, outcome: Outcome) -> None:
+    """Checkpoint and report in one folder, all of it or nothing."""
+    with replacing_folder(out, MARKER) as folder:
+        save(outcome.model, folder, outcome.plan, outcome.extra)
+        (folder / REPORT).mkdir()
+        write_html(outcome.table, folder / REPORT / "index.html")
+        text = json.dumps(outcome.table.to_dict(), indent=2)
+        (folder / REPORT / "table.json").write_text(text + "\n", encoding="utf-8")

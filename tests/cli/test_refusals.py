@@ -1,0 +1,190 @@
+"""Every bad input is said in words, ends with exit code 2, and writes nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.cli.conftest import Call, tiny
+from torch import nn
+
+NET = ("net.py:net", "--weights", "dense.safetensors")
+COMPRESS = ("compress", *NET, "--data", "images.npz", "--out", "small")
+PLAN = ("plan", "net.py:net", "--input-shape", "1,1,8,8", "--out", "plan.json")
+
+
+def with_option(call: tuple[str, ...], option: str, value: str) -> tuple[str, ...]:
+    """The call with another value of an option, or with one more option."""
+    if option not in call:
+        return (*call, option, value)
+    place = call.index(option) + 1
+    return (*call[:place], value, *call[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--data", "nowhere.npz", "There is no file or folder 'nowhere.npz'"),
+        ("--data", "net.py", "'net.py' ends in '.py', which is not known"),
+        ("--test-data", "nowhere.npz", "There is no file or folder 'nowhere.npz'"),
+        ("--weights", "nowhere.safetensors", "'nowhere.safetensors' cannot be read: it does not exist"),
+        ("--keep", "ratio=2", "--keep came as 'ratio=2'"),
+        ("--keep", "params=much", "--keep came as 'params=much'"),
+        ("--keep", "params=1.5", "a budget of params=1.5 came"),
+        ("--keep", "params=0.001", "Keep at least params="),
+        ("--preset", "tucker3", "unknown preset 'tucker3'; did you mean 'tucker'?"),
+        ("--rule", "energie", "unknown rank rule 'energie'; did you mean 'energy'?"),
+        ("--rule", "fixed", "The rule 'fixed' needs ranks"),
+        ("--select", "conv9=none", "'conv9' matches no site"),
+        ("--select", "conv9", "--select came as 'conv9'"),
+        ("--select", "re:(=none", "is no regular expression"),
+        ("--select", "6=tucker2", "preset 'tucker2' cannot serve '6'"),
+        ("--mean", "0.5", "Only one of --mean and --std is given"),
+        ("--device", "abacus", "The device 'abacus' cannot be used"),
+        ("--input-shape", "1,3,8,8", "cannot take an input of shape (1, 3, 8, 8): RuntimeError"),
+        ("--input-shape", "eight", "--input-shape came as 'eight'"),
+        ("--batch-size", "0", "A batch needs size >= 1"),
+        ("--lr", "-1", "a finite lr > 0, got -1.0"),
+        ("--out", "missing/small", "there is no folder"),
+        ("--out", "net.py", "it is a file"),
+    ],
+)
+def test_bad_options_of_compress(refused: Call, option: str, value: str, message: str) -> None:
+    assert message in refused(*with_option(COMPRESS, option, value)).err.replace("'6.weight'", "'6'")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("net.py", "MODEL came as 'net.py'"),
+        ("other.py:net", "There is no file 'other.py'"),
+        ("net.py:nett", "'net.py' has no 'nett'.\nDid you mean 'net'?"),
+        (
+            "no_such_package.zoo:net",
+            "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'",
+        ),
+        ("tenfold.zoo:resnet2", "Did you mean 'resnet20'?"),
+        (
+            "net.py:failing",
+            "raises when it is called without arguments: KeyError: 'no such thing' (net.py, line",
+        ),
+        ("net.py:needing", "raises when it is called without arguments: TypeError: needing() missing 1"),
+        ("net.py:text", "'net.py:text' gives str, which is no torch.nn.Module"),
+        ("net.py:number", "'net.py:number' is int, neither a module nor callable"),
+        ("broken.py:net", "'broken.py:net' cannot be imported: SyntaxError"),
+    ],
+)
+def test_models_that_cannot_be_had(refused: Call, work: Path, model: str, message: str) -> None:
+    (work / "broken.py").write_text("def net(:\n")
+    assert message in refused("plan", model, *PLAN[2:]).err
+
+
+def test_pickled_modules_are_refused_with_a_remedy(refused: Call, work: Path) -> None:
+    torch.save(tiny(), work / "pickled.pt")
+    told = refused(*with_option(COMPRESS, "--weights", "pickled.pt")).err
+    assert "'pickled.pt' holds pickled Python objects" in told
+    assert "torch.save(model.state_dict(), path)" in told
+
+
+def test_weights_that_are_no_state_dict(refused: Call, work: Path) -> None:
+    torch.save({"epoch": 3, "lr": 0.1}, work / "other.pt")
+    (work / "text.pt").write_text("text")
+    (work / "text.safetensors").write_text("text")
+    assert "holds dict, not a state dict" in refused(*with_option(COMPRESS, "--weights", "other.pt")).err
+    assert "'text.pt'" in refused(*with_option(COMPRESS, "--weights", "text.pt")).err
+    assert "cannot be read" in refused(*with_option(COMPRESS, "--weights", "text.safetensors")).err
+
+
+def test_weights_of_another_architecture_are_listed(refused: Call, work: Path) -> None:
+    arrays = tiny().state_dict()
+    arrays["extra.weight"] = arrays.pop("0.weight").clone()
+    arrays["6.bias"] = torch.zeros(7)
+    save_file(arrays, work / "other.safetensors")
+    told = refused(*with_option(COMPRESS, "--weights", "other.safetensors")).err
+    assert (
+        "missing: 0.weight; unexpected: extra.weight; of another shape: 6.bias is (7,) instead of (2,)"
+        in told
+    )
+
+
+def test_weights_with_nan_name_the_parameter(refused: Call, work: Path) -> None:
+    net = tiny()
+    assert isinstance(net[2], nn.Conv2d)
+    nn.init.constant_(net[2].weight, float("nan"))
+    save_file(net.state_dict(), work / "nan.safetensors")
+    assert "'2.weight'" in refused(*with_option(COMPRESS, "--weights", "nan.safetensors")).err
+
+
+def test_a_folder_of_somebody_else_stays(refused: Call, work: Path) -> None:
+    (work / "small").mkdir()
+    (work / "small" / "thesis.tex").write_text("my only copy")
+    for call in (COMPRESS, ("demo", "--out", "small")):
+        assert "and is not replaced" in refused(*call).err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_cannot_be_written(refused: Call, work: Path) -> None:
+    (work / "closed").mkdir(mode=0o500)
+    assert "may not be changed" in refused(*with_option(COMPRESS, "--out", "closed/small")).err
+
+
+def test_more_classes_than_the_model_tells_apart(refused: Call, work: Path) -> None:
+    text = (work / "net.py").read_text().replace("nn.Linear(16, 2)", "nn.Linear(16, 1)")
+    (work / "one.py").write_text(text)
+    told = refused("compress", "one.py:net", "--data", "images.npz", "--out", "small").err
+    assert "gives (32, 1) for 32 images, but the data have 2 classes" in told
+
+
+def test_plans_that_are_none(refused: Call, work: Path) -> None:
+    (work / "bad.json").write_text("{}")
+    for name, message in (("bad.json", "this is no plan"), ("no.json", "the plan 'no.json' cannot be read")):
+        assert message in refused("apply", *NET, "--plan", name, "--out", "small").err
+
+
+def test_a_plan_of_another_model(refused: Call, call: Call) -> None:
+    assert call("plan", "tenfold.zoo:resnet20", "--out", "plan.json").code == 0
+    assert "which the model has not" in refused("apply", *NET, "--plan", "plan.json", "--out", "small").err
+
+
+def test_folders_that_are_no_checkpoint(refused: Call) -> None:
+    assert "'.' is no checkpoint" in refused("evaluate", ".", "--data", "images.npz").err
+    assert "'gone' is no checkpoint" in refused("evaluate", "gone", "--data", "images.npz").err
+
+
+def test_weights_are_trained_into_a_safetensors_file(refused: Call) -> None:
+    told = refused("train", "net.py:net", "--data", "images.npz", "--out", "dense.pt").err
+    assert "--out is 'dense.pt'" in told
+
+
+@pytest.mark.parametrize("command", ["inspect", "plan"])
+def test_errors_as_json(refused: Call, command: str) -> None:
+    told = refused(command, "net.py:nett", "--json")
+    assert json.loads(told.err.splitlines()[-1]) == {
+        "error": "'net.py' has no 'nett'.",
+        "remedy": "Did you mean 'net'?",
+    }
+
+
+def test_other_exceptions_keep_their_traceback(
+    work: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr("tenfold.cli.asked.budget", broken)
+    with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
+        call(*PLAN)
+
+
+def test_an_interruption_ends_with_130_and_leaves_nothing(
+    work: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = set(work.iterdir())
+    monkeypatch.setattr("tenfold.cli.outcome.write_html", interrupted)
+    assert call(*COMPRESS, "--tune-epochs", "0").code == 130
+    assert {p for p in work.iterdir() if p.name != "__pycache__"} == before
