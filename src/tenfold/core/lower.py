@@ -137,7 +137,7 @@ class _Layer(Lowering):
         return tuple(sorted(new, key=lambda a: (a in met) != first))
 
     def convolve(self, turn: _Turn, current: Axes, after: Pair | None) -> Axes:
-        """A meeting in a convolutional layer; spectators are folded into the batch, kept axes are groups."""
+        """A meeting in a convolutional layer; spectators and kept axes are groups."""
         spectators, kept, gone, new = self.parts(current, turn.weight, turn.left | turn.weight)
         if current != (*spectators, *kept, *gone):
             turn.steps.append(self.shuffle(current, (*spectators, *kept, *gone)))
@@ -148,7 +148,7 @@ class _Layer(Lowering):
         self.wishes[turn.weight] = Wish(
             (kept + new, gone, *((a,) if a in slides else () for a in self.windows)), (k * n, g, *taps)
         )
-        turn.kind = _conv_kind(k, g, n, taps)
+        turn.kind = _conv_kind(s * k, g, n, taps)
         turn.steps.append(self.conv_step((s, k, g, n), slides))
         return (*spectators, *kept, *new)
 
@@ -166,14 +166,14 @@ class _Layer(Lowering):
             weight=-1,
             view=View(),
             spectators=spectators,
-            channels=kept * gone,
+            channels=spectators * kept * gone,
             out=spectators * kept * new,
             pad=tuple(pad) if any(pad) else (),
             pad_mode="constant" if modes <= {"zeros"} else modes.pop(),
             stride=tuple(w.stride for w in windows),
             padding=tuple(0 if p else w.before for w, p in zip(windows, padded, strict=True)),
             dilation=tuple(w.dilation for w in windows),
-            groups=kept,
+            groups=spectators * kept,
         )
 
 
@@ -181,7 +181,7 @@ def _makes_all(step: Step) -> bool:
     """Whether the step makes all output channels in one piece, so that it can add the bias."""
     if isinstance(step, Linear):
         return step.pre * step.post == 1
-    return isinstance(step, Conv) and step.spectators == 1
+    return isinstance(step, Conv)
 
 
 def _conv_kind(kept: int, gone: int, new: int, taps: Ints) -> str:

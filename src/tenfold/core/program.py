@@ -57,7 +57,10 @@ class Batched(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """The activation (batch, spectators kept gone, *positions) meets a kernel (kept new, gone, *taps)."""
+    """The activation (batch, spectators kept gone, *positions) meets a kernel (kept new, gone, *taps).
+
+    Spectators are channel axes that the kernel does not have: it is repeated for each, as further groups.
+    """
 
     weight: int
     view: View

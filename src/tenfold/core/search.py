@@ -133,10 +133,6 @@ class Graph:
         new = tuple(a for a in theirs if a not in ours and a in out and a not in taps)
         gone = tuple(a for a in distinct([ours, theirs]) if a not in out and a not in taps)
         elements = self.elements(left) + self.elements(right) + self.elements(both)
-        if sliding and alone:
-            elements += 2 * self.elements(
-                left
-            )  # axes that sit the step out are folded into the batch: a copy
         size = self.network.product
         return Work(
             size(kept), size(alone) * self.positions(both), size(gone), size(new), size(taps), elements

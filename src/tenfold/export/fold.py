@@ -5,10 +5,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from tenfold.core.program import Merge, Program, Shuffle, Step, View
+from tenfold.core.program import Conv, Merge, Program, Shuffle, Step, View
 from tenfold.nn import FactorizedLayer
 from tenfold.nn.execute import merge, run, view
-from tenfold.nn.tensor import in_memory_order
+from tenfold.nn.memory import in_memory_order, repeated
 
 
 class FoldedLayer(nn.Module):
@@ -71,7 +71,11 @@ def folded(program: Program, factors: list[Tensor]) -> tuple[Program, list[Tenso
         elif isinstance(step, Shuffle):
             steps.append(step)
         else:
-            steps.append(step._replace(weight=len(weights), view=View()))
-            weights.append(in_memory_order(view(buffers[step.weight], step.view)))
+            weight = view(buffers[step.weight], step.view)
+            step = step._replace(weight=len(weights), view=View())
+            if isinstance(step, Conv) and step.spectators > 1:
+                weight, step = repeated(weight, step.spectators), step._replace(spectators=1)
+            steps.append(step)
+            weights.append(in_memory_order(weight))
     lines = [line for line in program.lines if line.kind != "merge"]
     return Program(tuple(steps), (), tuple(lines), program.bias_last, program.dimensions), weights

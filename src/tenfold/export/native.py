@@ -67,7 +67,7 @@ def is_chain(program: Program) -> bool:
     def plain(step: object) -> bool:
         if isinstance(step, Linear):
             return step.pre * step.post == 1
-        return isinstance(step, Merge) or (isinstance(step, Conv) and step.spectators == 1)
+        return isinstance(step, Merge | Conv)
 
     return all(plain(step) for step in program.steps)
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tenfold.core.program import Batched, Conv, Linear, Merge, Program, Shuffle, View
+from tenfold.nn.memory import repeated
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -80,9 +81,8 @@ def multiply_groups(step: Batched, x: Tensor, weight: Tensor) -> Tensor:
 def convolve(step: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(batch, spectators kept gone, *positions) -> (batch, spectators kept new, *positions)."""
     if step.spectators > 1:
-        x = x.reshape(-1, step.channels, *x.shape[2:])
+        weight = repeated(weight, step.spectators)
     if step.pad:
         x = F.pad(x, step.pad, step.pad_mode)
     convolution = CONVOLUTIONS[len(step.stride)]
-    y = convolution(x, weight, bias, step.stride, step.padding, step.dilation, step.groups)
-    return y.reshape(-1, step.out, *y.shape[2:]) if step.spectators > 1 else y
+    return convolution(x, weight, bias, step.stride, step.padding, step.dilation, step.groups)

@@ -1,6 +1,5 @@
 """The module that owns the factors of one weight as ordinary parameters."""
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -16,8 +15,7 @@ from tenfold.core.program import Program, Stored
 from tenfold.formats import Format, Ranks, formats
 from tenfold.formats.base import array_fields
 from tenfold.nn.execute import run
-
-CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+from tenfold.nn.memory import in_memory_order
 
 
 class DenseFallbackWarning(UserWarning):
@@ -181,19 +179,6 @@ class FactorizedTensor(nn.Module):
 
 def _dense(x: Any) -> Any:
     return x.dense() if isinstance(x, FactorizedTensor) else x
-
-
-def in_memory_order(factor: Tensor) -> Tensor:
-    """A copy that is contiguous, in channels-last order if it is an image or volume kernel with several taps.
-
-    A channels-last kernel brings the activation into that order. A kernel with one tap stays contiguous and
-    takes the activation as it comes, in either order: so a contiguous input is turned after the first 1×1,
-    where it has fewer channels. `benchmarks/layers` has the times.
-    """
-    if factor.ndim not in CHANNELS_LAST or math.prod(factor.shape[2:]) == 1:
-        return factor.clone(memory_format=torch.contiguous_format)
-    kernel = torch.empty_like(factor, memory_format=CHANNELS_LAST[factor.ndim])
-    return kernel if factor.is_meta else kernel.copy_(factor)
 
 
 def _names(value: Format) -> Iterator[str]:
