@@ -104,7 +104,7 @@ def test_costs_are_flops_bytes_and_seconds() -> None:
     work = Work(groups=1, rows=10**4, depth=10**3, columns=10**2, taps=1, elements=10**6)
     assert Flops()(work) == 2e9
     assert Traffic(itemsize=2)(work) == 2e6
-    whole_tiles = 2e9 * (112 / 100) * (1008 / 1000)
+    whole_tiles = 2e9 * 104 / 100
     assert Roofline()(work) == pytest.approx(whole_tiles / 3e11 + 4e-6)
     assert Roofline(tile=1)(work) == pytest.approx(2e9 / 3e11 + 4e-6)
     assert Roofline(flops_per_second=1e15)(work) == pytest.approx(2e-4 + 4e-6)

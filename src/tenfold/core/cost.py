@@ -57,7 +57,7 @@ class Roofline(Cost):
     """Seconds: a step takes as long as its arithmetic or its traffic, whichever is longer, and a launch.
 
     Processors multiply in tiles: a product with fewer than `tile` rows of weights or columns takes as long
-    as one with `tile`. (A convolution of one channel with four takes as long as one of 16 with 16.) Depthwise
+    as one with `tile`. (A convolution of one channel with four takes as long as one of 8 with 8.) Depthwise
     steps have kernels of their own, and are bound by their traffic.
 
     The defaults are a few cores of a server processor. On a GPU both rates are a hundred times higher while
@@ -70,7 +70,7 @@ class Roofline(Cost):
     bytes_per_second: float = 2e10
     launch: float = 4e-6
     itemsize: int = 4
-    tile: int = 16
+    tile: int = 8
 
     def __post_init__(self) -> None:
         if (

@@ -30,4 +30,4 @@ def in_memory_order(factor: Tensor) -> Tensor:
 def repeated(kernel: Tensor, times: int) -> Tensor:
     """The kernel once for each of so many groups of channels."""
     many = kernel.repeat(times, *(1,) * (kernel.ndim - 1))
-    return many.contiguous(memory_format=memory_format(kernel.shape))
+    return many.clone(memory_format=memory_format(kernel.shape))
