@@ -6,6 +6,7 @@ from tenfold.decompose.hooi import HOOI
 from tenfold.decompose.hosvd import HOSVD, STHOSVD
 from tenfold.decompose.svd import RandomizedSVD, TruncatedSVD
 from tenfold.decompose.tt_svd import TTSVD
+from tenfold.decompose.weighted import Root, decompose_weighted, root_of
 
 __all__ = [
     "CPALS",
@@ -16,6 +17,9 @@ __all__ = [
     "Fit",
     "Method",
     "RandomizedSVD",
+    "Root",
     "TruncatedSVD",
+    "decompose_weighted",
     "methods",
+    "root_of",
 ]
