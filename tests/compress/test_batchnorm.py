@@ -7,11 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress import compress
 from tenfold.compress.batchnorm import reestimate_batchnorm_
 from tenfold.core.errors import DataError, OptionError
-from tenfold.measure import accuracy
-from tenfold.ranks import Budget
 
 
 def data(*shape: int) -> Tensor:

@@ -13,7 +13,8 @@ from tenfold.zoo import resnet18
 def convolutions(model: nn.Module) -> int:
     """Elements of the convolutions' weights, factorized or not; the network has one linear layer, `fc`."""
     normal = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-    return sum(p.numel() for n, p in model.named_parameters() if id(p) not in normal and not n.startswith("fc."))
+    named = [(n, p) for n, p in model.named_parameters() if id(p) not in normal]
+    return sum(p.numel() for n, p in named if not n.startswith("fc."))
 
 
 @pytest.mark.slow

@@ -120,6 +120,14 @@ sums = torch.stack([value.double().sum() for value in model.state_dict().values(
 every = [torch.zeros_like(sums) for _ in range(2)]
 torch.distributed.all_gather(every, sums)
 assert torch.equal(*every), every
+one, twin = net(2)[0], net(2)[0]
+tune(one, data[:4], epochs=2, lr=0.1, optimizer=sgd)
+joint = [tuple(map(torch.cat, zip(*data[k : k + 2]))) for k in (0, 2)]
+for batch, labels in joint * 2:
+    loss = nn.functional.cross_entropy(twin(batch), labels)
+    for parameter, slope in zip(twin.parameters(), torch.autograd.grad(loss, tuple(twin.parameters()))):
+        parameter.data -= 0.1 * slope
+torch.testing.assert_close(one.weight, twin.weight)
 assert len(told) == (3 if torch.distributed.get_rank() == 0 else 0)
 torch.distributed.destroy_process_group()
 """

@@ -15,6 +15,7 @@ from tenfold.compress.trace import Epoch, Tuned
 from tenfold.compress.tune import tune
 from tenfold.core.errors import CheckpointError, TargetError
 from tenfold.data import ImageBatches, ImageData
+from tenfold.data.augment import Augmented
 
 
 class Killed(Exception):
@@ -111,6 +112,24 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "run").read_bytes() == before
 
 
+def test_generators_of_wrapped_batches_are_kept_too(tmp_path: Path) -> None:
+    def augmented() -> Augmented:
+        return Augmented(shuffled(), shift=1, generator=torch.Generator().manual_seed(6))
+
+    whole, broken = net(), net()
+    torch.manual_seed(3)
+    tune(whole, augmented(), epochs=3)
+
+    def kill(epoch: Epoch) -> None:
+        raise Killed
+
+    torch.manual_seed(3)
+    with pytest.raises(Killed):
+        tune(broken, augmented(), epochs=3, resume=tmp_path / "run", progress=kill)
+    tune(broken, augmented(), epochs=3, resume=tmp_path / "run")
+    assert equal(broken, whole)
+
+
 def killed(path: Path) -> Path:
     with pytest.raises(Killed):
         run(net(), 1, resume=path)
@@ -126,7 +145,7 @@ def killed(path: Path) -> Path:
         ({"optimizer": torch.optim.SGD}, "optimizer.type was Adam, and is SGD"),
         ({"optimizer": partial(torch.optim.Adam, eps=1e-3)}, "optimizer.groups was"),
         ({"teacher": net(1)}, "teacher was None"),
-        ({"own": False}, "generator was True, and is False"),
+        ({"own": False}, "generators was 1, and is 0"),
     ],
 )
 def test_other_options_are_refused(tmp_path: Path, options: dict[str, Any], problem: str) -> None:

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import METHODS
+from tenfold.compress.shift import shift_of
+from tenfold.compress.statistics import SiteStatistics, Statistics
 from tenfold.core.arrays import check_finite
-from tenfold.core.errors import SelectionError, UnsupportedError
+from tenfold.core.errors import DataError, SelectionError, UnsupportedError
 from tenfold.core.layout import Layout
-from tenfold.formats import Format, formats
+from tenfold.decompose import Fit, decompose_weighted
+from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer, replacement
 
 Progress = Callable[[int, int, str], object]
@@ -38,12 +42,14 @@ def apply_(
     *,
     fit: bool = True,
     seed: int = 0,
+    statistics: Statistics | None = None,
     progress: Progress | None = None,
 ) -> tuple[LayerFit, ...]:
     """Replace the layers that the plan names, in place; all factors are fitted before any layer is replaced.
 
     With `fit=False` the factors are left uninitialised, for a state dict to fill; works on the meta device.
-    Build optimizers after this call: the dense parameters are gone.
+    Layers that name a metric need the `statistics` that it takes; their biases take up what the mean output
+    loses. Build optimizers after this call: the dense parameters are gone.
 
     Raises:
         SelectionError: if the model has no such module or parameter.
@@ -51,14 +57,22 @@ def apply_(
         WeightError: if a weight holds NaN or infinite entries.
     """
     entries = [(m, p, layer) for m, ps in plan.layers.items() for p, layer in ps.items()]
-    for module, parameter, _ in entries:
+    for module, parameter, layer in entries:
         _check(model, module, parameter, fit)
+        name = f"{module}.{parameter}"
+        if fit and layer.metric is not None and (statistics is None or name not in statistics):
+            raise DataError(
+                f"'{name}' is planned in a metric, but no statistics of it were given.",
+                "Collect them: collect(model, batches, sites), and pass them on.",
+            )
     fits: list[LayerFit] = []
     made: dict[str, FactorizedLayer] = {}
     for k, (module, parameter, layer) in enumerate(entries):
         if progress:
             progress(k, len(entries), f"{module}.{parameter}")
-        made[module], report = _made(model.get_submodule(module), f"{module}.{parameter}", layer, fit, seed)
+        name = f"{module}.{parameter}"
+        seen = None if statistics is None or layer.metric is None or not fit else statistics[name]
+        made[module], report = _made(model.get_submodule(module), name, layer, fit, seed, seen)
         fits.append(report)
     if progress:
         progress(len(entries), len(entries), "")
@@ -81,30 +95,54 @@ def _check(model: nn.Module, module: str, parameter: str, fit: bool) -> None:
 
 
 def _made(
-    dense: nn.Module, name: str, layer: LayerPlan, fit: bool, seed: int
+    dense: nn.Module, name: str, layer: LayerPlan, fit: bool, seed: int, seen: SiteStatistics | None
 ) -> tuple[FactorizedLayer, LayerFit]:
     weight = dense.get_parameter("weight").detach()
     layout = Layout.parse(layer.layout).bind(weight.shape, name)
-    value, error, steps, converged = _value(weight, layout, layer, fit, seed)
-    made = replacement(dense).from_dense(dense, value, layout, layer.example)
+    found = _fitted(weight, layout, layer, seed, seen) if fit else _empty(weight, layout, layer)
+    made = replacement(dense).from_dense(dense, found.value, layout, layer.example)
     made.weight.requires_grad_(dense.get_parameter("weight").requires_grad)
+    error = found.error
+    if seen is not None:
+        change = weight - made.weight.dense().detach()
+        error = float(change.norm() / weight.norm())
+        _correct_bias(made, change, layer, seen)
     report = LayerFit(
-        name, tuple(weight.shape), layer, weight.numel(), made.weight.numel(), error, steps, converged
+        name,
+        tuple(weight.shape),
+        layer,
+        weight.numel(),
+        made.weight.numel(),
+        error,
+        found.steps,
+        found.converged,
     )
     return made, report
 
 
-def _value(
-    weight: Tensor, layout: Layout, layer: LayerPlan, fit: bool, seed: int
-) -> tuple[Format, float, int, bool]:
+def _empty(weight: Tensor, layout: Layout, layer: LayerPlan) -> Fit[Any]:
     kind = formats[layer.format]
-    if not fit:
-        network = kind.skeleton(layout.mode_shape, layer.ranks)
-        empty = [torch.empty(s, dtype=weight.dtype, device=weight.device) for s in network.shapes]
-        return kind.from_network(network, empty), 0.0, 0, True
-    method = layer.method or METHODS[layer.format]
-    found = method(layout.to_modes(weight), layer.ranks, generator=seed)
-    return found.value, found.error, found.steps, found.converged
+    network = kind.skeleton(layout.mode_shape, layer.ranks)
+    empty = [torch.empty(s, dtype=weight.dtype, device=weight.device) for s in network.shapes]
+    return Fit(kind.from_network(network, empty), 0.0, 0)
+
+
+def _fitted(
+    weight: Tensor, layout: Layout, layer: LayerPlan, seed: int, seen: SiteStatistics | None
+) -> Fit[Any]:
+    method, tensor = layer.method or METHODS[layer.format], layout.to_modes(weight)
+    if seen is None or layer.metric is None:
+        return method(tensor, layer.ranks, generator=seed)
+    return decompose_weighted(method, tensor, layer.ranks, layer.metric.roots(seen, layout), generator=seed)
+
+
+def _correct_bias(made: FactorizedLayer, change: Tensor, layer: LayerPlan, seen: SiteStatistics) -> None:
+    """b + (W - Ŵ) E[x]: the mean output is what it was."""
+    mean = seen.patch_mean if seen.patch_mean is not None else seen.input_mean
+    if made.bias is None or mean is None or layer.metric is None or not layer.metric.centred:
+        return
+    with torch.no_grad():
+        made.bias.add_(shift_of(change, mean if mean.ndim == 1 else mean.mean(0)))
 
 
 def _replace_everywhere(model: nn.Module, name: str, layer: FactorizedLayer) -> None:

@@ -1,13 +1,19 @@
 """Compression in one call."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from tenfold.compress.apply import LayerFit, Progress, apply_
+from tenfold.compress.batchnorm import reestimate_batchnorm_
+from tenfold.compress.calibrate import collect
+from tenfold.compress.metric import Metric
 from tenfold.compress.plan import Plan, plan
 from tenfold.compress.select import Selection
+from tenfold.compress.sites import find_sites
+from tenfold.compress.statistics import Statistics
 from tenfold.decompose import Method
 from tenfold.ranks import Budget, RankRule
 
@@ -29,10 +35,17 @@ def compress(
     select: Selection | None = None,
     rule: RankRule | None = None,
     method: Method[Any] | None = None,
+    metric: Metric | None = None,
+    data: Iterable[Any] | None = None,
+    statistics: Statistics | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Compressed:
     """A smaller copy of the model: `plan`, then `apply_`. The model itself is not changed.
+
+    `data` are a few batches, each inputs or (inputs, labels), that can be read twice. With a `metric` they
+    calibrate the inner product in which weights are approximated (unless `statistics` of them are given);
+    and the statistics of batch normalisation are estimated anew from them in the end.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
@@ -41,5 +54,20 @@ def compress(
     True
     """
     copy = deepcopy(model)
-    chosen = plan(copy, budget, example=example, preset=preset, select=select, rule=rule, method=method)
-    return Compressed(copy, chosen, apply_(copy, chosen, seed=seed, progress=progress))
+    if metric is not None and statistics is None and data is not None:
+        statistics = collect(copy, data, find_sites(copy, example), want=metric.needs, seed=seed)
+    chosen = plan(
+        copy,
+        budget,
+        example=example,
+        preset=preset,
+        select=select,
+        rule=rule,
+        method=method,
+        metric=metric,
+        statistics=statistics,
+    )
+    fits = apply_(copy, chosen, seed=seed, statistics=statistics, progress=progress)
+    if data is not None:
+        reestimate_batchnorm_(copy, data)
+    return Compressed(copy, chosen, fits)

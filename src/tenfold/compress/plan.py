@@ -2,8 +2,8 @@
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.compress.metric import Metric, metrics
 from tenfold.compress.select import Choice, Selection, choose
+from tenfold.compress.shift import followed_by_norm
 from tenfold.compress.sites import find_sites
+from tenfold.compress.statistics import Statistics
 from tenfold.core import serde
 from tenfold.core.arrays import check_finite
 from tenfold.core.atomic import write_text
-from tenfold.core.errors import CheckpointError, TenfoldError
+from tenfold.core.errors import CheckpointError, DataError, TenfoldError
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.decompose import Method, methods
+from tenfold.decompose.weighted import whitened
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer
 from tenfold.ranks import Budget, Candidate, RankRule, Uniform, rules
@@ -30,13 +34,15 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One site: format, layout, ranks, the method that fits them, and the input to plan its steps for."""
+    """One site: format, layout, ranks, the method that fits them, the input to plan its steps for, and the
+    metric in which the weight is approximated (None: the Euclidean one)."""
 
     format: str
     layout: str
     ranks: Mapping[Axis, int]
     method: Method[Any] | None = None
     example: tuple[int, ...] | None = None
+    metric: Metric | None = None
 
     def numel(self, shape: tuple[int, ...]) -> int:
         """Elements that the factors of a weight of this shape store."""
@@ -50,6 +56,8 @@ class LayerPlan:
             data["method"] = serde.to_dict(methods, self.method)
         if self.example is not None:
             data["example"] = list(self.example)
+        if self.metric is not None:
+            data["metric"] = serde.to_dict(metrics, self.metric)
         return data
 
     @staticmethod
@@ -58,8 +66,9 @@ class LayerPlan:
         formats[data["format"]]
         method = serde.from_dict(methods, data["method"]) if "method" in data else None
         example = tuple(data["example"]) if "example" in data else None
+        metric = serde.from_dict(metrics, data["metric"]) if "metric" in data else None
         Layout.parse(data["layout"])
-        return LayerPlan(data["format"], data["layout"], dict(data["ranks"]), method, example)
+        return LayerPlan(data["format"], data["layout"], dict(data["ranks"]), method, example, metric)
 
 
 @dataclass(frozen=True)
@@ -148,12 +157,15 @@ def plan(
     select: Selection | None = None,
     rule: RankRule | None = None,
     method: Method[Any] | None = None,
+    metric: Metric | None = None,
+    statistics: Statistics | None = None,
 ) -> Plan:
     """What to do at each site so that the budget is met; the model is not changed.
 
     `example` is a batch as the model takes it. `preset` serves all sites but those that `select` gives
     another, or None; sites that it cannot serve stay dense. `rule` chooses the ranks (`Uniform()`), `method`
-    takes the place of the presets' own.
+    takes the place of the presets' own. With a `metric`, weights are approximated in the inner product that
+    the `statistics` of calibration data give them, and rules see the loss that they predict.
 
     Raises:
         BudgetError, SelectionError, UnsupportedError, WeightError: see `Budget`, `choose`, `check_finite`.
@@ -164,7 +176,10 @@ def plan(
     """
     rule = Uniform() if rule is None else rule
     choices = choose(model, find_sites(model, example), preset, select)
-    candidates = [_candidate(model, c) for c in choices if c.scheme]
+    chosen_metrics = _metrics(model, choices, metric, example)
+    candidates = [
+        _candidate(model, c, chosen_metrics.get(c.site.name), statistics) for c in choices if c.scheme
+    ]
     ranks = rule(candidates, budget)
     layers: dict[str, dict[str, LayerPlan]] = {}
     dense = {c.site.name: c.reason for c in choices if not c.scheme}
@@ -177,7 +192,12 @@ def plan(
             continue
         preset_row = c.scheme.preset
         layer = LayerPlan(
-            preset_row.format, str(c.scheme.layout), chosen, method or preset_row.method, c.site.example
+            preset_row.format,
+            str(c.scheme.layout),
+            chosen,
+            method or preset_row.method,
+            c.site.example,
+            chosen_metrics.get(c.site.name),
         )
         layers.setdefault(c.site.module, {})[c.site.parameter] = layer
     request = {
@@ -190,11 +210,45 @@ def plan(
     )
 
 
-def _candidate(model: nn.Module, choice: Choice) -> Candidate:
+def _metrics(
+    model: nn.Module, choices: Sequence[Choice], metric: Metric | None, example: Any
+) -> dict[str, Metric]:
+    """The metric of every site: about the mean where a bias or a normalisation takes a shift up."""
+    if metric is None:
+        return {}
+    free = followed_by_norm(model, example)
+    return {
+        c.site.name: replace(
+            metric,  # type: ignore[type-var]
+            centred=c.site.module in free or model.get_submodule(c.site.module).bias is not None,
+        )
+        for c in choices
+        if c.scheme
+    }
+
+
+def _candidate(
+    model: nn.Module, choice: Choice, metric: Metric | None, statistics: Statistics | None
+) -> Candidate:
     assert choice.scheme is not None
     weight: Tensor = model.get_parameter(choice.site.name).detach()
     check_finite(weight, choice.site.name)
     row, layout = choice.scheme.preset, choice.scheme.layout
+    tensor = partial(layout.to_modes, weight)
+    if metric is None:
+        return Candidate(choice.site.name, row.format_class, layout.mode_shape, row.whole, tensor)
+    if statistics is None or choice.site.name not in statistics:
+        raise DataError(
+            f"the metric needs statistics of '{choice.site.name}', but none were given.",
+            "Collect them: collect(model, batches, find_sites(model, example)).",
+        )
+    roots = partial(metric.roots, statistics[choice.site.name], layout)
     return Candidate(
-        choice.site.name, row.format_class, layout.mode_shape, row.whole, partial(layout.to_modes, weight)
+        choice.site.name,
+        row.format_class,
+        layout.mode_shape,
+        row.whole,
+        tensor,
+        weighted=lambda: whitened(tensor(), roots()),
+        scale=0.5,
     )

@@ -1,46 +1,38 @@
-"""Training a model on labelled batches: fine-tuning after compression, and the dense baseline before it."""
+"""Training a model on batches: the dense baseline, and fine-tuning after compression, also with a teacher."""
 
-from collections.abc import Callable, Iterable
-from copy import deepcopy
-from dataclasses import dataclass
-from math import cos, inf, isfinite, pi
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import nn
 
+from tenfold.compress.batches import Batch, Batches, inputs_of
+from tenfold.compress.best import Best
+from tenfold.compress.distill import Distillation, Losses, Objective, objective
+from tenfold.compress.processes import (
+    Precision,
+    accelerating,
+    align_buffers,
+    align_draws,
+    averaging,
+    share,
+    total,
+)
+from tenfold.compress.resume import Record, described, sketch
+from tenfold.compress.schedule import SCHEDULES, Schedule, set_rate
+from tenfold.compress.trace import Epoch, Tuned
+from tenfold.core.atomic import StrPath
 from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError
-from tenfold.measure.accuracy import checked_count, hits
-from tenfold.measure.running import device_of, evaluating, keeping_mode
+from tenfold.measure.running import device_of, keeping_mode
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Schedule = Literal["constant", "cosine"]
-SCHEDULES: dict[Schedule, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "cosine": lambda done: 0.5 * (1 + cos(pi * done)),
-}
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training data gave; the loss is the mean cross-entropy in nats."""
-
-    number: int
-    train_loss: float
-    valid_loss: float | None
-    valid_accuracy: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """How training went; `best` is the epoch whose weights were kept, 0 for those at the start."""
-
-    trace: tuple[Epoch, ...]
-    best: int
-    stopped_early: bool
+PRECISIONS = "no", "bf16", "fp16"
+Optimizer = Callable[..., torch.optim.Optimizer]
 
 
 def tune(
@@ -51,12 +43,18 @@ def tune(
     epochs: int,
     lr: float = 1e-3,
     weight_decay: float = 0.0,
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    optimizer: Optimizer = torch.optim.Adam,
     schedule: Schedule = "constant",
     patience: int | None = 3,
+    teacher: nn.Module | None = None,
+    distillation: Distillation | None = None,
+    label_smoothing: float = 0.0,
+    precision: Precision = "no",
+    clip: float | None = None,
+    resume: StrPath | None = None,
     progress: Callable[[Epoch], object] | None = None,
 ) -> Tuned:
-    """Train `model` in place with the cross-entropy, on the device where it is.
+    """Train `model` in place with the cross-entropy, a teacher or both, on the device where it is.
 
     `train` and `valid` give (inputs, labels) and are read once an epoch: a list or a DataLoader, not a
     generator. With `valid`, the weights of the lowest validation loss come back, so tuning never raises it:
@@ -64,17 +62,34 @@ def tune(
     (`None`: never). Without `valid`, the last weights stay. The whole model trains: layers which were in
     evaluation mode are in training mode meanwhile; to freeze parameters, turn off their `requires_grad`.
 
+    Under `accelerate launch` with several processes each one trains on its share of the batches, of which
+    every process reads all, and the model moves to the process's device. A step then takes one batch of every
+    process. They shuffle alike if the order comes from torch's own generator or from `train.generator`.
+
     Args:
         optimizer: called as `optimizer(parameters, lr=lr, weight_decay=weight_decay)`: a class of
             `torch.optim`, or `partial(torch.optim.SGD, momentum=0.9)`.
         schedule: the learning rate, "constant" or falling to zero as half a "cosine", changed once an epoch.
-        progress: called with each `Epoch` when it is done.
+        teacher: a model to imitate, most often the one before compression; not changed.
+        distillation: how; `Distillation()` by default. With a label weight of 0 the batches of `train` may be
+            inputs alone, or (inputs,).
+        label_smoothing: how much of each label is spread over all classes, in training alone.
+        precision: "bf16" or "fp16" (on a GPU) computes the products of training in that type. Weights and
+            validation stay in theirs.
+        clip: the largest norm of the gradient of all parameters together; longer ones are shortened to it.
+        resume: a file for the state after every epoch. If it is there, the run goes on from it, and ends with
+            what an uninterrupted one would have given, bit for bit on one CPU, if `train` draws from torch's
+            own generator or `train.generator` alone (not from `random` or NumPy). A finished run is not
+            repeated. Give the model as at the start, or as tuning left it.
+        progress: called with each new `Epoch` when it is done, by the first process alone.
 
     Raises:
         OptionError: for an option outside its range.
-        ModelError: if no parameter is trainable.
-        DataError: if `train` or `valid` gives no batches.
+        ModelError: if no parameter is trainable, or the teacher is the model.
+        SelectionError: if a feature to match is not the name of a module.
+        DataError: if `train` or `valid` gives no batches, or labels are wanted and missing.
         DivergedError: if the training loss is not finite; the best weights so far stay.
+        CheckpointError: if the file of `resume` is something else, or of another model or other options.
 
     >>> _ = torch.manual_seed(0)
     >>> inputs = torch.randn(64, 2)
@@ -83,99 +98,161 @@ def tune(
     >>> tuned.trace[-1].valid_accuracy > 0.95
     True
     """
-    _check(epochs, lr, weight_decay, schedule, patience)
+    options = _Options(epochs, lr, weight_decay, schedule, patience, label_smoothing, precision, clip)
     if epochs == 0:
         return Tuned((), 0, False)
-    stepper = optimizer(_trainable(model), lr=lr, weight_decay=weight_decay)
-    with keeping_mode(model), _Best(model, valid) as best:
-        trace: list[Epoch] = []
-        for number in range(1, epochs + 1):
-            _set_rate(stepper, lr * SCHEDULES[schedule]((number - 1) / epochs))
-            trace.append(_epoch(model, train, best, stepper, number))
-            if progress is not None:
-                progress(trace[-1])
-            if best.age(number) == patience:
-                break
-    return Tuned(tuple(trace), best.kept(len(trace)), len(trace) < epochs)
+    parameters = _trainable(model)
+    with (
+        keeping_mode(model),
+        accelerating(model, precision) as accelerator,
+        objective(model, teacher, distillation, label_smoothing, device_of(model)) as wanted,
+        Best(model, valid, accelerator) as best,
+    ):
+        base = optimizer(parameters, lr=lr, weight_decay=weight_decay)
+        stepper = accelerator.prepare_optimizer(base, device_placement=False)
+        run = _Run(model, train, wanted, stepper, accelerator, best, options)
+        record = None if resume is None else _record(run, base, Path(resume))
+        return _trained(run, record, progress)
 
 
-def _epoch(
-    model: nn.Module, train: Batches, best: "_Best", stepper: torch.optim.Optimizer, number: int
-) -> Epoch:
-    start = perf_counter()
-    train_loss = _pass(model, train, stepper, number)
-    valid_loss, valid_accuracy = best.offer(number)
+@dataclass(frozen=True)
+class _Options:
+    """The numbers of a run, all within their ranges."""
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    schedule: Schedule
+    patience: int | None
+    label_smoothing: float
+    precision: Precision
+    clip: float | None
+
+    def __post_init__(self) -> None:
+        ranges = {
+            f"epochs >= 0, got {self.epochs}": self.epochs >= 0,
+            f"a finite lr > 0, got {self.lr}": 0 < self.lr < inf,
+            f"a finite weight_decay >= 0, got {self.weight_decay}": 0 <= self.weight_decay < inf,
+            f"patience >= 1 or None, got {self.patience}": self.patience is None or self.patience >= 1,
+            f"a schedule of {' or '.join(SCHEDULES)}, got '{self.schedule}'": self.schedule in SCHEDULES,
+            f"label_smoothing in 0..1, got {self.label_smoothing}": 0 <= self.label_smoothing <= 1,
+            f"a precision of {' or '.join(PRECISIONS)}, got '{self.precision}'": self.precision in PRECISIONS,
+            f"clip > 0 or None, got {self.clip}": self.clip is None or self.clip > 0,
+        }
+        for wanted, met in ranges.items():
+            if not met:
+                raise OptionError(
+                    f"Tuning needs {wanted}.", "The docstring of tune says what each option does."
+                )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that a run needs."""
+
+    model: nn.Module
+    train: Batches
+    objective: Objective
+    stepper: AcceleratedOptimizer
+    accelerator: Accelerator
+    best: Best
+    options: _Options
+
+
+def _trained(run: _Run, record: Record | None, progress: Callable[[Epoch], object] | None) -> Tuned:
+    """Go on from the record, or from the start, to the end."""
+    trace = [] if record is None else record.load()
+    own = Losses(run.model, run.objective, device_of(run.model))
+    losses = averaging(run.accelerator, own, run.objective.uses_outputs)
+    if not trace:
+        run.best.offer(0)
+    for number in range(len(trace) + 1, run.options.epochs + 1):
+        if run.best.age(number - 1) == run.options.patience:
+            break
+        trace.append(_epoch(run, losses, number))
+        if run.accelerator.is_main_process:
+            _tell(trace, record, progress)
+    run.accelerator.wait_for_everyone()
+    return Tuned(tuple(trace), run.best.kept(len(trace)), len(trace) < run.options.epochs)
+
+
+def _tell(trace: list[Epoch], record: Record | None, progress: Callable[[Epoch], object] | None) -> None:
+    if record is not None:
+        record.save(trace)
+    if progress is not None:
+        progress(trace[-1])
+
+
+def _epoch(run: _Run, losses: nn.Module, number: int) -> Epoch:
+    start, options = perf_counter(), run.options
+    set_rate(run.stepper, options.lr, options.schedule, (number - 1) / options.epochs)
+    align_draws(run.accelerator, generators_of(run.train))
+    train_loss = _pass(run, losses, number)
+    align_buffers(run.accelerator, run.model)
+    valid_loss, valid_accuracy = run.best.offer(number)
     return Epoch(number, train_loss, valid_loss, valid_accuracy, perf_counter() - start)
 
 
-def _pass(model: nn.Module, train: Batches, stepper: torch.optim.Optimizer, number: int) -> float:
-    """One step a batch; the mean loss over all labels."""
-    total, count = 0.0, 0
-    device = device_of(model)
-    model.train()
-    for inputs, labels in train:
-        loss = F.cross_entropy(model(inputs.to(device)), labels.to(device))
-        value = _finite(loss.item(), number)
-        stepper.zero_grad()
-        loss.backward()
-        stepper.step()
-        total, count = total + value * labels.numel(), count + labels.numel()
-    return total / _trained(count, number)
+def _pass(run: _Run, losses: nn.Module, number: int) -> float:
+    """One step a batch; the mean loss over all labels, or over all inputs where there are none."""
+    summed, count = 0.0, 0
+    run.model.train()
+    for batch in share(run.accelerator, run.train):
+        weight = _weight(batch)
+        summed, count = summed + _step(run, losses, batch, number) * weight, count + weight
+    summed, seen = total(run.accelerator, summed, count)
+    return summed / _seen(seen, number)
 
 
-class _Best:
-    """The weights of the lowest validation loss, put back on leaving; without validation data, nothing."""
-
-    def __init__(self, model: nn.Module, valid: Batches | None) -> None:
-        self.model = model
-        self.valid = valid
-        self.number = 0
-        self.loss = inf
-        self.weights: dict[str, Any] | None = None
-
-    def __enter__(self) -> "_Best":
-        self.offer(0)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.weights is not None:
-            self.model.load_state_dict(self.weights)
-
-    def offer(self, number: int) -> tuple[float | None, float | None]:
-        """Validation loss and accuracy of the weights as they are, which are kept if they are the best."""
-        if self.valid is None:
-            return None, None
-        loss, accuracy = _evaluate(self.model, self.valid)
-        if self.weights is None or loss < self.loss:
-            self.number, self.weights = number, deepcopy(self.model.state_dict())
-            self.loss = loss if isfinite(loss) else inf
-        return loss, accuracy
-
-    def age(self, number: int) -> int:
-        """Epochs since the lowest loss; none without validation data."""
-        return 0 if self.valid is None else number - self.number
-
-    def kept(self, last: int) -> int:
-        """The epoch whose weights the model has after leaving."""
-        return last if self.valid is None else self.number
+def _step(run: _Run, losses: nn.Module, batch: Batch, number: int) -> float:
+    with run.accelerator.autocast():
+        loss = losses(batch)
+    value = _finite(loss.item(), number)
+    run.stepper.zero_grad()
+    run.accelerator.backward(loss)
+    if run.options.clip is not None:
+        run.accelerator.clip_grad_norm_(run.model.parameters(), run.options.clip)
+    run.stepper.step()
+    return value
 
 
-def _evaluate(model: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy, in one pass."""
-    total, correct, count = 0.0, 0, 0
-    device = device_of(model)
-    with evaluating(model):
-        for inputs, labels in batches:
-            outputs, targets = model(inputs.to(device)), labels.to(device)
-            total += F.cross_entropy(outputs, targets, reduction="sum").item()
-            correct += hits(outputs, targets)
-            count += labels.numel()
-    return total / checked_count(count), correct / count
+def _weight(batch: Batch) -> int:
+    labelled = not isinstance(batch, torch.Tensor) and len(batch) > 1
+    return batch[1].numel() if labelled else len(inputs_of(batch))
 
 
-def _set_rate(stepper: torch.optim.Optimizer, lr: float) -> None:
-    for group in stepper.param_groups:
-        group["lr"] = lr
+def generators_of(train: object) -> tuple[torch.Generator, ...]:
+    """What draws the order of the batches: `train.generator`, and that of the `batches` which it wraps.
+
+    >>> from types import SimpleNamespace as Loader
+    >>> len(generators_of(Loader(generator=None, batches=Loader(generator=torch.Generator()))))
+    1
+    """
+    generator, inner = getattr(train, "generator", None), getattr(train, "batches", None)
+    own = (generator,) if isinstance(generator, torch.Generator) else ()
+    return own if inner is None else own + generators_of(inner)
+
+
+def _record(run: _Run, optimizer: torch.optim.Optimizer, path: Path) -> Record:
+    teacher = run.objective.teacher
+    starts = sketch(run.model.state_dict()), {} if teacher is None else sketch(teacher.state_dict())
+    scaler, generators = run.accelerator.scaler, generators_of(run.train)
+    return Record(path, run.model, optimizer, scaler, generators, run.best, _asked(run, optimizer), *starts)
+
+
+def _asked(run: _Run, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What has to be the same when a run goes on."""
+    teacher = run.objective.teacher
+    groups = [{k: repr(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    return asdict(run.options) | {
+        "model": described(run.model),
+        "optimizer": {"type": type(optimizer).__qualname__, "groups": groups},
+        "teacher": None if teacher is None else described(teacher),
+        "distillation": None if teacher is None else asdict(run.objective.distillation),
+        "validation": run.best.valid is not None,
+        "generators": len(generators_of(run.train)),
+        "processes": run.accelerator.num_processes,
+    }
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -197,23 +274,10 @@ def _finite(loss: float, number: int) -> float:
     return loss
 
 
-def _trained(count: int, number: int) -> int:
+def _seen(count: float, number: int) -> float:
     if count == 0:
         raise DataError(
             f"The training data gave no batches in epoch {number}.",
             "Pass a list or DataLoader of (inputs, labels); a generator can be read only once.",
         )
     return count
-
-
-def _check(epochs: int, lr: float, weight_decay: float, schedule: str, patience: int | None) -> None:
-    ranges = {
-        f"epochs >= 0, got {epochs}": epochs >= 0,
-        f"a finite lr > 0, got {lr}": 0 < lr < inf,
-        f"a finite weight_decay >= 0, got {weight_decay}": 0 <= weight_decay < inf,
-        f"patience >= 1 or None, got {patience}": patience is None or patience >= 1,
-        f"a schedule of {' or '.join(SCHEDULES)}, got '{schedule}'": schedule in SCHEDULES,
-    }
-    for wanted, met in ranges.items():
-        if not met:
-            raise OptionError(f"Tuning needs {wanted}.", "The docstring of tune says what each option does.")

@@ -41,8 +41,8 @@ def root_of(moment: Float[Array, "n n"], damping: float = 1e-4) -> Root:
 
     >>> import numpy as np
     >>> pair = root_of(np.diag([4.0, 1.0]), damping=1e-9)
-    >>> np.allclose(pair.root.T @ pair.root, np.diag([4.0, 1.0])), np.allclose(pair.root @ pair.inverse, np.eye(2))
-    (True, True)
+    >>> np.allclose(pair.root.T @ pair.root, np.diag([4.0, 1.0]))
+    True
     """
     if damping <= 0:
         raise OptionError(f"damping came as {damping}.", "Give a small number above 0.")

@@ -1,8 +1,30 @@
 """Rank rules: candidates and a budget in, ranks out."""
 
-from tenfold.ranks.base import Allotment, Budget, Candidate, RankRule, rules
+from tenfold.ranks.alds import ALDS
+from tenfold.ranks.base import RankRule, rules, winners
+from tenfold.ranks.budget import Budget
+from tenfold.ranks.candidate import Allotment, Candidate
 from tenfold.ranks.energy import Energy
+from tenfold.ranks.evbmf import EVBMF, evbmf_rank
 from tenfold.ranks.fixed import Fixed
+from tenfold.ranks.lagrangian import Lagrangian
+from tenfold.ranks.sensitivity import Sensitivity, measured_losses
 from tenfold.ranks.uniform import Uniform
 
-__all__ = ["Allotment", "Budget", "Candidate", "Energy", "Fixed", "RankRule", "Uniform", "rules"]
+__all__ = [
+    "ALDS",
+    "EVBMF",
+    "Allotment",
+    "Budget",
+    "Candidate",
+    "Energy",
+    "Fixed",
+    "Lagrangian",
+    "RankRule",
+    "Sensitivity",
+    "Uniform",
+    "evbmf_rank",
+    "measured_losses",
+    "rules",
+    "winners",
+]

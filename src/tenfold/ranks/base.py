@@ -1,104 +1,19 @@
-"""Who gets how much: candidates, budgets, and the interface of the rules."""
+"""The interface of the rules, and the sums that they share."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
-from tenfold.core.arrays import Array, namespace, to_compute
-from tenfold.core.errors import BudgetError
-from tenfold.core.network import Axis, Network
+import numpy as np
+from jaxtyping import Float
+
+from tenfold.core.errors import BudgetError, SelectionError
 from tenfold.core.registry import Registry
-from tenfold.formats import Format
-from tenfold.formats.graphs import ranks_within
+from tenfold.ranks.budget import NOUNS, Budget, Unit
+from tenfold.ranks.candidate import Allotment, Candidate
 
-Allotment = Mapping[Axis, int] | None
-"""Bond -> size; None where a weight stays dense."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much to keep of the weights that may be compressed.
-
-    `params` is a fraction of their elements (a float up to 1.0) or a number of elements (an int). What is not
-    a site, such as biases and normalisation layers, is not counted and not touched.
-
-    >>> Budget(params=0.25).elements(1000), Budget(params=100).elements(1000)
-    (250, 100)
-    """
-
-    params: float | int
-
-    def __post_init__(self) -> None:
-        is_count = isinstance(self.params, int) and not isinstance(self.params, bool)
-        if isinstance(self.params, bool) or not (self.params >= 1 if is_count else 0 < self.params <= 1):
-            raise BudgetError(
-                f"a budget of params={self.params!r} came.",
-                "Give the fraction to keep, in (0, 1.0], or a whole number of elements.",
-            )
-
-    def elements(self, dense: int) -> int:
-        """The budget in elements, for weights of `dense` elements together."""
-        return self.params if isinstance(self.params, int) else int(self.params * dense)
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A weight with a format and a layout; its ranks are open.
-
-    `shape` is that of its modes, `whole` numbers the modes that stay whole, and `tensor` gives the modes'
-    array to rules that look at it.
-    """
-
-    name: str
-    format: type[Format]
-    shape: tuple[int, ...]
-    whole: tuple[int, ...]
-    tensor: Callable[[], Array]
-
-    @property
-    def dense(self) -> int:
-        """Elements of the dense weight."""
-        return math.prod(self.shape)
-
-    @cached_property
-    def full(self) -> Network:
-        """The network with every rank as large as it can be."""
-        return self.format.full(self.shape, self.whole)
-
-    @cached_property
-    def lowest(self) -> int:
-        """The fewest elements it can have: with ranks of 1, or dense if that is less."""
-        return min(self.full.with_ranks(dict.fromkeys(self.full.bonds, 1)).numel, self.dense)
-
-    def cost(self, ranks: Allotment) -> int:
-        """Elements that these ranks store."""
-        return self.dense if ranks is None else self.full.with_ranks(ranks).clipped().numel
-
-    def within(self, numel: int) -> Allotment:
-        """The largest ranks that store at most `numel` elements (`lowest` if that is more); None: dense."""
-        if numel >= self.dense or self.lowest == self.dense:
-            return None
-        return ranks_within(self.full, max(numel, self.lowest))
-
-    def paying(self, ranks: Mapping[Axis, int]) -> Allotment:
-        """`ranks`, cut to what their bonds can carry; None if the dense weight is no larger."""
-        network = self.full.with_ranks(ranks).clipped()
-        return network.ranks if network.numel < self.dense else None
-
-    def spectra(self, bond: Axis) -> list[Array]:
-        """Singular values of the unfoldings that cutting `bond` makes: one for a tree, one a mode for CP."""
-        parts = self.full.cut(bond)
-        chosen = parts[:1] if len(parts) == 2 else parts
-        return [self._singular_values(tuple(self.full.modes.index(m) for m in part)) for part in chosen]
-
-    def _singular_values(self, rows: tuple[int, ...]) -> Array:
-        tensor = to_compute(self.tensor())
-        xp = namespace(tensor)
-        columns = tuple(k for k in range(tensor.ndim) if k not in rows)
-        height = math.prod(self.shape[k] for k in rows)
-        return xp.linalg.svdvals(xp.reshape(xp.permute_dims(tensor, rows + columns), (height, -1)))
+FLOOR = 0.4
+"""The floor of the rules that compare sites, unless the budget gives one."""
 
 
 class RankRule(ABC):
@@ -106,7 +21,8 @@ class RankRule(ABC):
 
     @abstractmethod
     def __call__(self, candidates: Sequence[Candidate], budget: Budget | None) -> dict[str, Allotment]:
-        """Ranks for every candidate by name, None for those that stay dense.
+        """Ranks for every candidate by name, None for those that are not used: their site stays dense, or has
+        another candidate. A site has one that is used at most; `winners` finds it.
 
         Raises:
             BudgetError: if the budget cannot be met; it says the smallest that can.
@@ -117,21 +33,89 @@ rules: Registry[type[RankRule]] = Registry("rank rule")
 """The registered rules; `rules["uniform"]` is a class."""
 
 
-def allowed(candidates: Sequence[Candidate], budget: Budget | None) -> int | None:
-    """The budget in elements; raises BudgetError if even the lowest ranks store more."""
-    if budget is None:
-        return None
-    dense = sum(c.dense for c in candidates)
-    lowest = sum(c.lowest for c in candidates)
-    elements = budget.elements(dense)
-    if elements < lowest:
+def by_site(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """Site -> its candidates, in order; raises SelectionError if two candidates have one name."""
+    names = [c.name for c in candidates]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise SelectionError(f"several candidates are called {twice}.", "Name each, and name their `site`.")
+    sites: dict[str, list[Candidate]] = {}
+    for c in candidates:
+        sites.setdefault(c.place, []).append(c)
+    return sites
+
+
+def winners(
+    candidates: Sequence[Candidate], ranks: Mapping[str, Allotment]
+) -> dict[str, tuple[Candidate, Allotment]]:
+    """Site -> the candidate that is used there and its ranks; where the site stays dense, the first and None.
+
+    >>> from tenfold.formats import CP, LowRank
+    >>> wide = Candidate("wide", LowRank, (8, 12), (), lambda: None, site="conv.weight")
+    >>> fine = Candidate("fine", CP, (8, 3, 4), (), lambda: None, site="conv.weight")
+    >>> chosen, found = winners([wide, fine], {"wide": None, "fine": {"R": 2}})["conv.weight"]
+    >>> chosen.name, found
+    ('fine', {'R': 2})
+    """
+    sites = by_site(candidates)
+    used = {s: next((c for c in group if ranks[c.name] is not None), group[0]) for s, group in sites.items()}
+    return {s: (c, ranks[c.name]) for s, c in used.items()}
+
+
+def total(candidates: Sequence[Candidate], ranks: Mapping[str, Allotment], unit: Unit = "params") -> int:
+    """What the ranks cost together, every site counted once."""
+    return sum(c.cost(found, unit) for c, found in winners(candidates, ranks).values())
+
+
+def dense_costs(candidates: Sequence[Candidate], unit: Unit) -> list[int]:
+    """What every site costs dense."""
+    return [group[0].cost(None, unit) for group in by_site(candidates).values()]
+
+
+def lowest_costs(candidates: Sequence[Candidate], unit: Unit) -> list[int]:
+    """The least that every site can cost."""
+    return [min(c.lowest(unit) for c in group) for group in by_site(candidates).values()]
+
+
+def allowed(candidates: Sequence[Candidate], budget: Budget, lowest: int | None = None) -> int:
+    """The budget in its unit; raises BudgetError if even the lowest plan, of cost `lowest`, exceeds it."""
+    unit = budget.unit
+    dense = sum(dense_costs(candidates, unit))
+    lowest = sum(lowest_costs(candidates, unit)) if lowest is None else lowest
+    limit = budget.allowance(dense)
+    if limit < lowest:
+        verb = "takes" if unit == "flops" else "stores"
         raise BudgetError(
-            f"the budget is {elements:,} elements, but the smallest plan stores {lowest:,} of {dense:,}.",
-            f"Keep at least params={math.ceil(1e4 * lowest / dense) / 1e4}, or choose another preset.",
+            f"the budget is {limit:,} {NOUNS[unit]}, but the smallest plan {verb} {lowest:,} of {dense:,}.",
+            f"Keep at least {unit}={math.ceil(1e4 * lowest / dense) / 1e4}, or choose another preset.",
         )
-    return elements
+    return limit
 
 
-def total(candidates: Sequence[Candidate], ranks: Mapping[str, Allotment]) -> int:
-    """Elements that the ranks store together."""
-    return sum(c.cost(ranks[c.name]) for c in candidates)
+def required(budget: Budget | None, rule: str) -> Budget:
+    """The budget; raises BudgetError if there is none."""
+    if budget is None:
+        raise BudgetError(f"the {rule} rule came without a budget.", "Give one: Budget(params=0.25).")
+    return budget
+
+
+def shares(dense: Sequence[int], lowest: Sequence[int], limit: int) -> Float[np.ndarray, " sites"]:
+    """What the uniform rule gives each site, before ranks are whole numbers.
+
+    A site gets max(lowest, s · dense), with one s for which all together cost the limit.
+
+    >>> shares([100, 100, 10], [0, 0, 10], 110).round(6)
+    array([50., 50., 10.])
+    """
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        s = (low + high) / 2
+        low, high = (s, high) if np.maximum(lowest, s * np.array(dense)).sum() <= limit else (low, s)
+    return np.maximum(lowest, low * np.array(dense))
+
+
+def floors(candidates: Sequence[Candidate], budget: Budget, default: float) -> dict[str, int]:
+    """The least that each site gets by the floor of the budget, or by the rule's own."""
+    fraction = default if budget.floor is None else budget.floor
+    dense, lowest = dense_costs(candidates, budget.unit), lowest_costs(candidates, budget.unit)
+    given = fraction * shares(dense, lowest, budget.allowance(sum(dense)))
+    return dict(zip(by_site(candidates), given.astype(int).tolist(), strict=True))

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tenfold.core.arrays import Array, namespace
+import numpy as np
+
 from tenfold.core.errors import OptionError
 from tenfold.core.linalg import rank_for_tolerance
 from tenfold.core.network import Axis
-from tenfold.ranks.base import Allotment, Budget, Candidate, RankRule, allowed, rules, total
-
-Spectra = Mapping[str, Mapping[Axis, list[Array]]]
+from tenfold.ranks.base import RankRule, rules
+from tenfold.ranks.budget import EVERYTHING, Budget
+from tenfold.ranks.candidate import Allotment, Candidate
+from tenfold.ranks.spectra import Spectrum
+from tenfold.ranks.threshold import met
 
 
 @rules.register("energy")
@@ -19,9 +22,9 @@ class Energy(RankRule):
 
     With a budget, the largest fraction up to `keep` whose ranks are within it. For CP, whose bond no matrix
     shows, the largest of the modes' ranks is taken, which is a lower bound of the rank at that energy. Sites
-    that would store no less than dense stay dense.
+    that would store no less than dense stay dense. Of several candidates for a site, the one that costs
+    least is taken.
 
-    >>> import numpy as np
     >>> from tenfold.formats import LowRank
     >>> site = Candidate("fc.weight", LowRank, (8, 9), (), lambda: np.eye(8, 9) * np.arange(8.0)[:, None])
     >>> Energy(0.9)([site], None)
@@ -38,28 +41,19 @@ class Energy(RankRule):
 
     def __call__(self, candidates: Sequence[Candidate], budget: Budget | None) -> dict[str, Allotment]:
         """Ranks at the energy `keep`, or at the largest one within the budget."""
-        limit = allowed(candidates, budget)
-        spectra = {c.name: {b: c.spectra(b) for b in c.full.bonds} for c in candidates}
-        ranks = self._at(candidates, spectra, self.keep)
-        if limit is None or total(candidates, ranks) <= limit:
-            return ranks
-        low, high = 0.0, self.keep
-        for _ in range(50):
-            middle = (low + high) / 2
-            fits = total(candidates, self._at(candidates, spectra, middle)) <= limit
-            low, high = (middle, high) if fits else (low, middle)
-        return self._at(candidates, spectra, low)
-
-    @staticmethod
-    def _at(candidates: Sequence[Candidate], spectra: Spectra, keep: float) -> dict[str, Allotment]:
-        ranks: dict[str, Allotment] = {}
-        for c in candidates:
-            chosen = {b: max(rank_keeping(s, keep) for s in spectra[c.name][b]) for b in c.full.bonds}
-            ranks[c.name] = c.paying(chosen) if c.lowest < c.dense else None
-        return ranks
+        return met(candidates, budget or EVERYTHING, ranks_keeping, wanted=self.keep, spared=0.0)
 
 
-def rank_keeping(singular_values: Array, keep: float) -> int:
-    """The smallest rank that keeps the fraction `keep` of the energy."""
-    whole = float(namespace(singular_values).linalg.vector_norm(singular_values))
-    return rank_for_tolerance(singular_values, max(0.0, 1 - keep) ** 0.5 * whole)
+def ranks_keeping(candidate: Candidate, keep: float) -> Mapping[Axis, int]:
+    """For every bond the smallest rank that keeps the fraction `keep` of the energy."""
+    bonds = candidate.full.bonds
+    return {b: max(rank_keeping(s, keep) for s in candidate.spectra(b)) for b in bonds}
+
+
+def rank_keeping(spectrum: Spectrum, keep: float) -> int:
+    """The smallest rank that keeps the fraction `keep` of the energy.
+
+    >>> rank_keeping(np.array([2.0, 1.0, 1.0]), 0.6), rank_keeping(np.array([2.0, 1.0, 1.0]), 0.7)
+    (1, 2)
+    """
+    return rank_for_tolerance(spectrum, max(0.0, 1 - keep) ** 0.5 * float(np.linalg.norm(spectrum)))

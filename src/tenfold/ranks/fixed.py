@@ -6,13 +6,18 @@ from typing import Any
 
 from tenfold.core.errors import BudgetError, SelectionError
 from tenfold.formats import Ranks
-from tenfold.ranks.base import Allotment, Budget, Candidate, RankRule, allowed, rules, total
+from tenfold.ranks.base import RankRule, allowed, by_site, rules, total
+from tenfold.ranks.budget import EVERYTHING, NOUNS, Budget
+from tenfold.ranks.candidate import Allotment, Candidate
 
 
 @rules.register("fixed")
 @dataclass(frozen=True)
 class Fixed(RankRule):
-    """The same ranks for every site, or site name -> ranks; a site without any, or with None, stays dense.
+    """The same ranks for every site, or candidate name -> ranks; one without any, or with None, stays dense.
+
+    A cap and a multiple of the budget cut the ranks too. Of several candidates for a site, the first one
+    with ranks is taken.
 
     >>> import numpy as np
     >>> from tenfold.formats import LowRank
@@ -24,20 +29,32 @@ class Fixed(RankRule):
     ranks: Ranks | Mapping[str, Any]
 
     def __call__(self, candidates: Sequence[Candidate], budget: Budget | None) -> dict[str, Allotment]:
-        """Ranks cut to what their bonds can carry; raises BudgetError if they store more than the budget."""
-        chosen = {c.name: self._for(c) for c in candidates}
-        if isinstance(self.ranks, Mapping) and (unknown := sorted(set(self.ranks) - set(chosen))):
-            sites = ", ".join(chosen)
-            raise SelectionError(f"ranks are given for {unknown}, which are no sites.", f"Sites: {sites}.")
-        limit, stored = allowed(candidates, budget), total(candidates, chosen)
-        if limit is not None and stored > limit:
-            problem = f"the ranks store {stored:,} elements, the budget is {limit:,}."
+        """Ranks cut to what their bonds can carry; raises BudgetError if they cost more than the budget."""
+        terms = budget or EVERYTHING
+        if isinstance(self.ranks, Mapping) and (unknown := set(self.ranks) - {c.name for c in candidates}):
+            sites = ", ".join(c.name for c in candidates)
+            raise SelectionError(
+                f"ranks are given for {sorted(unknown)}, which are no sites.", f"Sites: {sites}."
+            )
+        chosen = self._chosen(candidates, terms)
+        limit, cost = allowed(candidates, terms), total(candidates, chosen, terms.unit)
+        if cost > limit:
+            verb, noun = ("take" if terms.unit == "flops" else "store"), NOUNS[terms.unit]
+            problem = f"the ranks {verb} {cost:,} {noun}, the budget is {limit:,}."
             raise BudgetError(problem, "Lower the ranks.")
         return chosen
 
-    def _for(self, candidate: Candidate) -> Allotment:
+    def _chosen(self, candidates: Sequence[Candidate], terms: Budget) -> dict[str, Allotment]:
+        chosen: dict[str, Allotment] = dict.fromkeys(c.name for c in candidates)
+        for group in by_site(candidates).values():
+            named = ((c.name, self._for(c, terms)) for c in group)
+            name, ranks = next((pair for pair in named if pair[1] is not None), (group[0].name, None))
+            chosen[name] = ranks
+        return chosen
+
+    def _for(self, candidate: Candidate, terms: Budget) -> Allotment:
         ranks = self.ranks.get(candidate.name) if isinstance(self.ranks, Mapping) else self.ranks
         if ranks is None:
             return None
         named = candidate.format.normalised(candidate.shape, ranks)
-        return candidate.paying({b: r for b, r in named.items() if b in candidate.full.bonds})
+        return candidate.paying({b: r for b, r in named.items() if b in candidate.full.bonds}, terms)

@@ -1,0 +1,145 @@
+"""Batch norm after compression: running statistics from data, without labels or gradients."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tenfold.compress.batches import Forward, forward_inputs, inputs_of, unlabelled
+from tenfold.core.errors import OptionError
+from tenfold.measure.running import evaluating
+
+
+def reestimate_batchnorm_(
+    model: nn.Module,
+    batches: Iterable[Any],
+    samples: int | None = None,
+    forward: Forward | None = None,
+) -> int:
+    """Replace the running statistics of every batch norm layer by those of the data; the samples it took.
+
+    A cheap first repair of a compressed network, whose activations have drifted from the old statistics: one
+    pass over some hundred inputs. Each layer normalizes with the statistics of the batch at hand while it
+    counts, so layers further on see what they would in training: use batches as large as those. What a layer
+    ends with are mean and (unbiased) variance of all that it saw, whatever the sizes of the batches. Dropout
+    and all else stay in evaluation mode. Layers which keep no statistics, or do not run, are left alone.
+
+    Args:
+        batches: inputs, or (inputs, labels), of which the labels are not looked at.
+        samples: stop after the batch that completes so many inputs.
+        forward: called as `forward(model, batch)`; by default the model is called with the inputs.
+
+    Raises:
+        DataError: if there are no batches.
+        OptionError: unless `samples` >= 1.
+
+    Source: `torch.optim.swa_utils.update_bn` (Izmailov et al. 2018, arXiv 1803.05407), here with the variance
+    between batches added in (Chan, Golub & LeVeque 1983).
+
+    >>> model = nn.BatchNorm1d(1)
+    >>> reestimate_batchnorm_(model, [torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]] * 2)])
+    4
+    >>> model.running_mean.item(), round(model.running_var.item(), 4)
+    (3.75, 6.9167)
+    """
+    if samples is not None and samples < 1:
+        raise OptionError(f"Statistics need samples >= 1, got {samples}.", "Some hundred are enough.")
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and _keeps(module)]
+    if not layers:
+        return 0
+    with evaluating(model), _counting(layers):
+        return _read(model, batches, samples, forward or forward_inputs)
+
+
+def _keeps(layer: _BatchNorm) -> bool:
+    return layer.track_running_stats and layer.running_mean is not None
+
+
+def _read(model: nn.Module, batches: Iterable[Any], samples: int | None, forward: Forward) -> int:
+    seen = 0
+    for batch in batches:
+        forward(model, batch)
+        seen += _count(batch)
+        if samples is not None and seen >= samples:
+            break
+    return unlabelled(seen, "to take statistics from")
+
+
+def _count(batch: Any) -> int:
+    """The inputs in a batch; of a mapping, those of its first entry."""
+    return len(next(iter(batch.values())) if isinstance(batch, Mapping) else inputs_of(batch))
+
+
+@dataclass
+class _Moments:
+    """Count, mean and summed squares about the mean, of each channel."""
+
+    mean: Tensor
+    squares: Tensor
+    count: int = 0
+
+    def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Join the unbiased variance of `count` more (Chan, Golub & LeVeque 1983, equation 2.1)."""
+        joint, apart = self.count + count, mean.double() - self.mean
+        self.squares += variance.double() * (count - 1) + apart**2 * (self.count * count / joint)
+        self.mean += apart * (count / joint)
+        self.count = joint
+
+
+@contextmanager
+def _counting(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+    """In training mode, take the moments of all that passes; on leaving they are the running statistics."""
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_counted(layer))
+        yield
+
+
+@contextmanager
+def _counted(layer: _BatchNorm) -> Iterator[None]:
+    """With a momentum of 1 the running statistics are those of the latest batch, which the hook reads."""
+    mean, variance = statistics(layer)
+    moments = _Moments(
+        torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
+    )
+    hook = layer.register_forward_hook(partial(_add, moments))
+    try:
+        with _restoring(layer):
+            layer.momentum = 1.0
+            layer.train()
+            yield
+        if moments.count:
+            mean.copy_(moments.mean)
+            variance.copy_(moments.squares / max(moments.count - 1, 1))
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _restoring(layer: _BatchNorm) -> Iterator[None]:
+    """On leaving, momentum and statistics are as they were."""
+    momentum, buffers = layer.momentum, [(buffer, buffer.clone()) for buffer in layer.buffers()]
+    try:
+        yield
+    finally:
+        layer.momentum = momentum
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+def statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """The running mean and variance of a layer which keeps them.
+
+    >>> statistics(nn.BatchNorm1d(2))
+    (tensor([0., 0.]), tensor([1., 1.]))
+    """
+    return layer.get_buffer("running_mean"), layer.get_buffer("running_var")
+
+
+def _add(moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    moments.add(inputs[0].numel() // inputs[0].shape[1], *statistics(layer))

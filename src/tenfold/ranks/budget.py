@@ -1,0 +1,104 @@
+"""How much to keep, and in which unit."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from tenfold.core.errors import BudgetError
+
+Unit = Literal["params", "flops", "bytes"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+NOUNS = {"params": "elements", "flops": "FLOPs", "bytes": "bytes"}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@dataclass(frozen=True, repr=False)
+class Budget:
+    """How much to keep of the weights that may be compressed, in one unit, and what bounds single ranks.
+
+    `params`, `flops` or `bytes` is a fraction of what the sites cost dense (a float up to 1.0), or a number
+    of elements, FLOPs or bytes (an int). What is not a site, such as biases and normalisation layers, is not
+    counted and not touched.
+
+    `floor`: every site keeps at least this fraction of what the uniform rule would give it, rounded down to a
+    whole rank. None leaves it to the rule: 0.4 for those that compare sites with one another, where without
+    a floor the result can be worse than uniform; 0 for the others. 0 switches it off. `cap`: no rank above
+    this fraction of its full one, though a site may stay dense. `multiple`: ranks larger than this are
+    rounded down to multiples of it, such as 8 or 16 for GPUs.
+
+    >>> Budget(params=0.25).allowance(1000), Budget(params=100).allowance(1000)
+    (250, 100)
+    >>> Budget(flops=0.5, floor=0, multiple=8)
+    Budget(flops=0.5, floor=0, multiple=8)
+    """
+
+    params: float | int | None = None
+    flops: float | int | None = None
+    bytes: float | int | None = None
+    floor: float | None = None
+    cap: float | None = None
+    multiple: int | float | None = None
+
+    def __post_init__(self) -> None:
+        given = [u for u in UNITS if getattr(self, u) is not None]
+        if len(given) != 1:
+            problem = f"a budget in {' and '.join(given) or 'no unit'} came."
+            raise BudgetError(problem, f"Give exactly one of {', '.join(UNITS)}.")
+        self._check_amount()
+        if self.floor is not None and not 0 <= self.floor <= 1:
+            raise BudgetError(f"a floor of {self.floor!r} came.", "Give a fraction in [0, 1].")
+        if self.cap is not None and not 0 < self.cap <= 1:
+            raise BudgetError(f"a cap of {self.cap!r} came.", "Give a fraction in (0, 1].")
+        if self.multiple is not None and not _is_count(self.multiple):
+            raise BudgetError(f"a multiple of {self.multiple!r} came.", "Give a whole number from 1.")
+
+    def _check_amount(self) -> None:
+        if not _is_count(self.amount) and not (isinstance(self.amount, float) and 0 < self.amount <= 1):
+            raise BudgetError(
+                f"a budget of {self.unit}={self.amount!r} came.",
+                f"Give the fraction to keep, in (0, 1.0], or a whole number of {NOUNS[self.unit]}.",
+            )
+
+    def __repr__(self) -> str:
+        given = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return f"Budget({', '.join(f'{name}={value!r}' for name, value in given if value is not None)})"
+
+    @property
+    def unit(self) -> Unit:
+        """What is counted."""
+        return next(u for u in UNITS if getattr(self, u) is not None)
+
+    @property
+    def amount(self) -> float | int:
+        """The fraction (a float) or the count (an int)."""
+        amount: float | int = getattr(self, self.unit)
+        return amount
+
+    def allowance(self, dense: int) -> int:
+        """The budget in its unit, for sites that cost `dense` together."""
+        return self.amount if isinstance(self.amount, int) else int(self.amount * dense)
+
+    def elements(self, dense: int) -> int:
+        """The budget in elements, for weights of `dense` elements together."""
+        return self.allowance(dense)
+
+    def trimmed(self, rank: int, full: int) -> int:
+        """A rank, at least 1, cut to the cap and down to a multiple.
+
+        >>> Budget(params=0.5, cap=0.5, multiple=8).trimmed(31, full=60)
+        24
+        """
+        rank = min(rank, full if self.cap is None else int(self.cap * full))
+        step = int(self.multiple or 1)
+        return max(1, rank if rank <= step else rank - rank % step)
+
+    def next(self, rank: int) -> int:
+        """The next larger rank that is a multiple."""
+        step = int(self.multiple or 1)
+        return rank + 1 if rank < step else rank + step
+
+
+EVERYTHING = Budget(params=1.0)
+"""The budget that binds nothing: no plan costs more than the dense weights."""
