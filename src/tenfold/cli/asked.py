@@ -5,9 +5,10 @@ from dataclasses import MISSING, fields
 
 import torch
 
-from tenfold.compress import Selection
+from tenfold.compress import Metric, Selection, metrics
 from tenfold.core.errors import BudgetError, OptionError
 from tenfold.ranks import Budget, RankRule, rules
+from tenfold.ranks.budget import UNITS
 
 
 def budget(text: str) -> Budget:
@@ -17,7 +18,7 @@ def budget(text: str) -> Budget:
     (Budget(params=0.25), Budget(params=5000))
     """
     unit, _, amount = text.partition("=")
-    known = [f.name for f in fields(Budget)]
+    known = UNITS
     try:
         number = int(amount) if amount.strip().isdigit() else float(amount)
     except ValueError:
@@ -36,8 +37,7 @@ def in_words(kept: Budget) -> str:
     >>> in_words(Budget(params=0.25)), in_words(Budget(params=5000))
     ('params ≤ 25 %', 'params ≤ 5,000')
     """
-    (amount,) = (getattr(kept, f.name) for f in fields(kept) if getattr(kept, f.name) is not None)
-    unit = next(f.name for f in fields(kept) if getattr(kept, f.name) is not None)
+    unit, amount = kept.unit, kept.amount
     return f"{unit} ≤ {f'{amount:,}' if isinstance(amount, int) else f'{100 * amount:g} %'}"
 
 
@@ -69,6 +69,15 @@ def rule(name: str) -> RankRule:
             "Edit the ranks in a plan made by `tenfold plan`, or use the rule from Python.",
         )
     return rules[name]()
+
+
+def metric(name: str) -> Metric | None:
+    """A metric with its default options; "none" is the Euclidean one.
+
+    >>> metric("fisher"), metric("none")
+    (Fisher(damping=0.0001, centred=False), None)
+    """
+    return None if name == "none" else metrics[name]()
 
 
 def shape(text: str) -> tuple[int, ...]:

@@ -16,7 +16,17 @@ def compress(
     keep: options.Keep = "params=0.25",
     preset: options.Preset = "tucker2",
     select: options.Select = None,
-    rule: options.Rule = "uniform",
+    rule: options.Rule = "lagrangian",
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="The inner product in which weights are approximated: kronecker_fisher, input_covariance, "
+            "diagonal_input, fisher, or none."
+        ),
+    ] = "kronecker_fisher",
+    calibrate: Annotated[
+        int, typer.Option(min=1, help="Images of --data that the metric is made from.")
+    ] = 2000,
     tune_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after compression.")] = 5,
     test_data: options.TestData = None,
     lr: options.LearningRate = 1e-3,
@@ -48,6 +58,7 @@ def compress(
 
     check_folder(out, "plan.json")
     budget, chosen_rule, selection = asked.budget(keep), asked.rule(rule), asked.selection(select)
+    inner = asked.metric(metric)
     given, where = images.given_scale(mean, std), asked.device(device)
     dense, read = dense_model(model, weights, seed)
     with bars(as_json) as progress:
@@ -70,6 +81,8 @@ def compress(
             preset=preset,
             select=selection,
             rule=chosen_rule,
+            metric=inner,
+            calibrate=calibrate,
             epochs=tune_epochs,
             lr=lr,
             batch_size=batch_size,

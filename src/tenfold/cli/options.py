@@ -29,7 +29,10 @@ Select = Annotated[
         "May be given several times.",
     ),
 ]
-Rule = Annotated[str, typer.Option(help="How the budget is shared among the layers: uniform or energy.")]
+Rule = Annotated[
+    str,
+    typer.Option(help="How the budget is shared among the layers: uniform, energy, lagrangian, evbmf, alds."),
+]
 InputShape = Annotated[
     str | None, typer.Option(help="Shape of an input, the batch first, such as 1,3,32,32.", metavar="N,C,H,W")
 ]

@@ -16,7 +16,17 @@ from tenfold.cli.images import Scale
 from tenfold.cli.requests import recorded
 from tenfold.cli.results import checked, circumstances, costs_note, layer_lines, measurements
 from tenfold.cli.tuning import shuffled, tuned
-from tenfold.compress import Plan, Selection, apply_, plan
+from tenfold.compress import (
+    Metric,
+    Plan,
+    Selection,
+    Statistics,
+    apply_,
+    collect,
+    find_sites,
+    plan,
+    reestimate_batchnorm_,
+)
 from tenfold.core.atomic import replacing_folder
 from tenfold.data import ImageBatches, ImageData
 from tenfold.ranks import Budget, RankRule
@@ -40,6 +50,8 @@ class Job:
     preset: str
     select: Selection
     rule: RankRule
+    metric: Metric | None
+    calibrate: int
     epochs: int
     lr: float
     batch_size: int
@@ -59,15 +71,26 @@ class Outcome:
 
 def compressed(job: Job, bars: Bars) -> Outcome:
     """All steps in order; the plan comes first, so that what cannot be done is said before long work."""
+    fitted, valid = job.train.split(TRAINED, job.seed)
+    seen = _sample(fitted, job)
+    statistics = _statistics(job, seen, bars)
     chosen = plan(
-        job.dense, job.budget, example=job.example, preset=job.preset, select=job.select, rule=job.rule
+        job.dense,
+        job.budget,
+        example=job.example,
+        preset=job.preset,
+        select=job.select,
+        rule=job.rule,
+        metric=job.metric,
+        statistics=statistics,
     )
     chosen = recorded(chosen, job.name, job.seed)
-    fitted, valid = job.train.split(TRAINED, job.seed)
     judged = (job.test or valid).batches(EVALUATED)
     small = deepcopy(job.dense)
     with bars.bar("Fitting") as bar:
-        fits = apply_(small, chosen, seed=job.seed, progress=bar.at)
+        fits = apply_(small, chosen, seed=job.seed, statistics=statistics, progress=bar.at)
+    with bars.bar("Re-estimating batch normalisation"):
+        reestimate_batchnorm_(small, seen)
     before = checked(small, judged, "Testing before tuning", bars) if job.epochs else None
     _tune(job, small, fitted, valid, bars)
     costs = measurements({"dense": job.dense, job.preset: small}, job.example, judged, bars)
@@ -81,6 +104,29 @@ def compressed(job: Job, bars: Bars) -> Outcome:
     dense = Row.of("dense", costs["dense"])
     table = Table(job.name, dense, (row,), _notes(job, judged), circumstances(job.seed, rule=repr(job.rule)))
     return Outcome(small, chosen, table, _extra(job, row, dense))
+
+
+def _sample(fitted: ImageData, job: Job) -> ImageBatches:
+    """The images that calibrate, drawn from those that are trained on."""
+    some = fitted if job.calibrate >= len(fitted) else fitted.split(job.calibrate / len(fitted), job.seed)[0]
+    return some.batches(min(EVALUATED, job.batch_size))
+
+
+def _statistics(job: Job, seen: ImageBatches, bars: Bars) -> Statistics | None:
+    """What the metric needs to know; checked first against a plan without it, so that faults come early."""
+    plan(job.dense, job.budget, example=job.example, preset=job.preset, select=job.select)
+    if job.metric is None:
+        return None
+    with bars.bar("Calibrating", len(seen.data)) as bar:
+        sites = find_sites(job.dense, job.example)
+        return collect(
+            job.dense,
+            seen,
+            sites,
+            want=job.metric.needs,
+            seed=job.seed,
+            progress=lambda done: bar.at(done, len(seen.data), ""),
+        )
 
 
 def _tune(job: Job, small: nn.Module, fitted: ImageData, valid: ImageData, bars: Bars) -> None:

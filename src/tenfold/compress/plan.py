@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.compress.cost import flops_of
 from tenfold.compress.metric import Metric, metrics
 from tenfold.compress.select import Choice, Selection, choose
 from tenfold.compress.shift import followed_by_norm
@@ -235,20 +236,22 @@ def _candidate(
     check_finite(weight, choice.site.name)
     row, layout = choice.scheme.preset, choice.scheme.layout
     tensor = partial(layout.to_modes, weight)
+    layer, example = model.get_submodule(choice.site.module), choice.site.example
+    candidate = Candidate(
+        choice.site.name,
+        row.format_class,
+        layout.mode_shape,
+        row.whole,
+        tensor,
+        flops=None if example is None else flops_of(layer, row.format_class, layout, example),
+        itemsize=weight.element_size(),
+    )
     if metric is None:
-        return Candidate(choice.site.name, row.format_class, layout.mode_shape, row.whole, tensor)
+        return candidate
     if statistics is None or choice.site.name not in statistics:
         raise DataError(
             f"the metric needs statistics of '{choice.site.name}', but none were given.",
             "Collect them: collect(model, batches, find_sites(model, example)).",
         )
     roots = partial(metric.roots, statistics[choice.site.name], layout)
-    return Candidate(
-        choice.site.name,
-        row.format_class,
-        layout.mode_shape,
-        row.whole,
-        tensor,
-        weighted=lambda: whitened(tensor(), roots()),
-        scale=0.5,
-    )
+    return replace(candidate, weighted=lambda: whitened(tensor(), roots()), scale=0.5)

@@ -1,0 +1,51 @@
+"""What a layer costs to run, by its ranks."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from tenfold.core.layout import Layout
+from tenfold.core.network import Axis
+from tenfold.formats import Format
+from tenfold.nn import replacement
+from tenfold.nn.conv import ConvOptions
+
+
+def flops_of(
+    dense: nn.Module, kind: type[Format], layout: Layout, example: tuple[int, ...]
+) -> Callable[[Mapping[Axis, int] | None], int]:
+    """FLOPs of one forward pass over an input of shape `example`, by ranks; None stands for the dense layer.
+
+    Counts the steps that the planner chooses, two operations for each multiply-add, without the bias.
+
+    >>> from tenfold.formats import LowRank
+    >>> layout = Layout.parse("o i -> o i").bind((512, 256))
+    >>> count = flops_of(nn.Linear(256, 512), LowRank, layout, (100, 256))
+    >>> count(None), count({"R": 8})
+    (26214400, 1228800)
+    """
+
+    def count(ranks: Mapping[Axis, int] | None) -> int:
+        if ranks is None:
+            return dense_flops(dense, example)
+        network = kind.skeleton(layout.mode_shape, ranks)
+        value = kind.from_network(network, [torch.empty(s, device="meta") for s in network.shapes])
+        return replacement(dense).from_dense(dense, value, layout, example).program.flops
+
+    return count
+
+
+def dense_flops(dense: nn.Module, example: tuple[int, ...]) -> int:
+    """FLOPs of a linear layer or convolution over an input of shape `example`, without the bias.
+
+    >>> dense_flops(nn.Conv2d(3, 8, 3, padding=1), (2, 3, 5, 5))
+    21600
+    """
+    weight = dense.get_parameter("weight")
+    if isinstance(dense, nn.Linear):
+        return 2 * math.prod(example[:-1]) * weight.numel()
+    windows = ConvOptions.of(dense).windows(tuple(weight.shape[2:]), tuple(example[2:]))
+    positions = math.prod(w.positions(t) for w, t in zip(windows, weight.shape[2:], strict=True))
+    return 2 * example[0] * positions * weight.numel()
