@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from tests.cli.conftest import Call, tiny
 
 import tenfold
 from tenfold.data import open_data
 from tenfold.measure import accuracy
+from tests.cli.conftest import Call, tiny
 
 NET = ("net.py:net", "--weights", "dense.safetensors")
 COMPRESS = ("compress", *NET, "--data", "images.npz", "--test-data", "test.npz", "--keep", "params=0.5")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.cli.conftest import Call, tiny
 from torch import nn
+
+from tests.cli.conftest import Call, tiny
 
 NET = ("net.py:net", "--weights", "dense.safetensors")
 COMPRESS = ("compress", *NET, "--data", "images.npz", "--out", "small")
