@@ -23,16 +23,21 @@ def main() -> None:
     dense = digits_cnn()
     tenfold.tune(dense, train.batches(64, shuffle=True), valid.batches(256), epochs=3)
 
-    # The plan is data: print it, edit it, save it. Nothing has happened to the model yet.
-    plan = tenfold.plan(
-        dense, tenfold.Budget(params=0.1), example=example, preset="tucker2", select={"Linear": None}
+    # A few batches say what each weight is worth to the loss. Leave data, metric and rule out to look at the
+    # weights alone.
+    small, plan, fits = tenfold.compress(
+        dense,
+        tenfold.Budget(params=0.1),
+        example=example,
+        preset="tucker2",
+        select={"Linear": None},
+        data=train.batches(64),
+        metric=tenfold.KroneckerFisher(),
+        rule=tenfold.Lagrangian(),
     )
+    # The plan is data: it can be printed, edited, saved as JSON, and applied again.
     for module, layers in plan.layers.items():
         print(f"{module:12} {layers['weight'].format:8} {dict(layers['weight'].ranks)}")
-
-    small, _, fits = tenfold.compress(
-        dense, tenfold.Budget(params=0.1), example=example, preset="tucker2", select={"Linear": None}
-    )
     print(f"largest relative error of a weight: {max(fit.error for fit in fits):.2f}")
     before = accuracy(small, test.batches(256))
     tenfold.tune(small, train.batches(64, shuffle=True), valid.batches(256), epochs=2, lr=1e-3)

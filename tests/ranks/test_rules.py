@@ -95,7 +95,7 @@ def test_no_site_falls_below_the_floor(rule: RankRule, floor: float | None) -> N
     uniform = Uniform()(candidates(), Budget(params=0.4))
     ranks = rule(candidates(), Budget(params=0.4, floor=floor))
     for c in candidates():
-        least = int((floor or 0.4) * min(c.cost(uniform[c.name]), 0.4 * c.dense))
+        least = int((floor or 0.6) * min(c.cost(uniform[c.name]), 0.4 * c.dense))
         table = [c.cost(r) for r, _ in TABLE[c.name]]
         coarse = max((x for x in table if x <= least), default=0)
         start = coarse if isinstance(rule, Sensitivity) else 0.9 * c.cost(c.within(least))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,16 +17,17 @@ from tenfold.cli.images import first
 from tenfold.cli.requests import recorded
 from tenfold.cli.results import checked, circumstances, costs_note, layer_lines, measurements
 from tenfold.cli.tuning import shuffled, tuned
-from tenfold.compress import Plan, apply_, plan
+from tenfold.compress import KroneckerFisher, Plan, Statistics, collect, compress, find_sites
 from tenfold.core.atomic import replacing_folder
 from tenfold.data import ImageData, digits
 from tenfold.measure import Measurement
-from tenfold.ranks import Budget
+from tenfold.ranks import Budget, Lagrangian
 from tenfold.report import LayerLine, Row, Table, write_html
 from tenfold.zoo import digits_cnn
 
 MARKER, NETWORK = ".tenfold-demo", "tenfold.zoo:digits_cnn"
 BATCH, TRAINED, RATE = 64, 0.85, 2e-3
+METRIC = KroneckerFisher()
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,13 @@ def shown(menu: Menu, seed: int, bars: Bars) -> Showcase:
     parts = _parts(seed)
     example = first(parts.test, BATCH)
     dense = _trained(menu, parts, seed, bars)
+    with bars.bar("Calibrating"):
+        sites = find_sites(dense, example)
+        seen = collect(dense, parts.train.batches(BATCH), sites, want=METRIC.needs, seed=seed)
     asked_for = [(preset, keep) for preset in menu.presets for keep in menu.keeps]
-    variants = tuple(_variant(dense, p, keep, parts, example, menu, seed, bars) for p, keep in asked_for)
+    variants = tuple(
+        _variant(dense, p, keep, parts, example, seen, menu, seed, bars) for p, keep in asked_for
+    )
     models = {"dense": dense, **{v.name: v.model for v in variants}}
     costs = measurements(models, example, parts.test.batches(len(parts.test)), bars)
     table = _table(parts, example, variants, costs, seed)
@@ -132,15 +137,27 @@ def _variant(
     keep: float,
     parts: Digits,
     example: Tensor,
+    statistics: Statistics,
     menu: Menu,
     seed: int,
     bars: Bars,
 ) -> Variant:
-    chosen = plan(dense, Budget(params=keep), example=example, preset=preset, select=DENSE)
-    chosen = recorded(chosen, NETWORK, seed)
-    small, text = deepcopy(dense), f"{preset}, {keep:.0%}"
+    text = f"{preset}, {keep:.0%}"
     with bars.bar(f"Fitting {text}") as bar:
-        fits = apply_(small, chosen, seed=seed, progress=bar.at)
+        small, chosen, fits = compress(
+            dense,
+            Budget(params=keep),
+            example=example,
+            preset=preset,
+            select=DENSE,
+            rule=Lagrangian(),
+            metric=METRIC,
+            statistics=statistics,
+            data=parts.train.batches(BATCH),
+            seed=seed,
+            progress=bar.at,
+        )
+    chosen = recorded(chosen, NETWORK, seed)
     before = checked(small, parts.test.batches(len(parts.test)), f"Testing {text}", bars)
     _tune(small, parts, menu.tune_epochs, f"Tuning {text}", seed, bars)
     return Variant(preset, keep, small, chosen, layer_lines(dense, chosen, fits), before)
@@ -163,6 +180,7 @@ def _table(
     notes = (
         f"Accuracy on {count} test digits, used for nothing else; one digit is {100 / count:.1f} %.",
         costs_note(example),
+        "Factors and ranks are chosen by what they cost the loss on the training digits (K-FAC, Lagrangian).",
         "Budgets are of the three large convolutions; the first one and the classifier stay dense.",
     )
     return Table(

@@ -20,7 +20,7 @@ class ALDS(RankRule):
     The errors are those of operators: the largest that any one input can see. Scales of weights therefore
     do not matter. Of several candidates for a site, foldings or slicings for instance, the one that costs
     least at t is taken. The source alternates between t and these choices from random starts; as the choice
-    at a given t is known, bisection on t alone finds the optimum of both. Every site keeps 0.4 of its
+    at a given t is known, bisection on t alone finds the optimum of both. Every site keeps 0.6 of its
     uniform share unless the budget has another floor.
 
     Source: Liebenwein et al., NeurIPS 2021, arXiv:2107.11442, algorithm 1.

@@ -12,7 +12,7 @@ from tenfold.core.registry import Registry
 from tenfold.ranks.budget import NOUNS, Budget, Unit
 from tenfold.ranks.candidate import Allotment, Candidate
 
-FLOOR = 0.4
+FLOOR = 0.6
 """The floor of the rules that compare sites, unless the budget gives one."""
 
 

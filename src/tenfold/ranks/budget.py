@@ -23,7 +23,7 @@ class Budget:
     counted and not touched.
 
     `floor`: every site keeps at least this fraction of what the uniform rule would give it, rounded down to a
-    whole rank. None leaves it to the rule: 0.4 for those that compare sites with one another, where without
+    whole rank. None leaves it to the rule: 0.6 for those that compare sites with one another, where without
     a floor the result can be worse than uniform; 0 for the others. 0 switches it off. `cap`: no rank above
     this fraction of its full one, though a site may stay dense. `multiple`: ranks larger than this are
     rounded down to multiples of it, such as 8 or 16 for GPUs.

@@ -22,7 +22,7 @@ class Lagrangian(RankRule):
     taken. `predicted` says what is known of the loss: the exact one for low rank, upper bounds for Tucker,
     tensor trains and CP.
 
-    Every site keeps 0.4 of its uniform share unless the budget has another floor: without one, the rule
+    Every site keeps 0.6 of its uniform share unless the budget has another floor: without one, the rule
     gives up whole sites, which the prediction, made for small errors and one site at a time, does not
     cover. With `relative`, each site's loss counts as a fraction of its weight's energy: for weights of
     different size when there are no data to set `Candidate.scale`.
@@ -35,7 +35,7 @@ class Lagrangian(RankRule):
     >>> weights = {"flat": flat, "steep": steep}
     >>> sites = [Candidate(n, LowRank, (20, 20), (), lambda x=x: x) for n, x in weights.items()]
     >>> Lagrangian()(sites, Budget(params=0.5))
-    {'flat': {'R': 8}, 'steep': {'R': 2}}
+    {'flat': {'R': 7}, 'steep': {'R': 3}}
     """
 
     relative: bool = False
