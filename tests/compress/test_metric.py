@@ -156,3 +156,9 @@ def test_a_metric_without_statistics_is_an_error(trained: tuple) -> None:
 
 def test_metrics_are_registered() -> None:
     assert set(metrics) == {"diagonal_input", "fisher", "input_covariance", "kronecker_fisher"}
+
+
+def test_data_that_can_be_read_once_only_are_refused(trained: tuple) -> None:
+    net, seen, _ = trained
+    with pytest.raises(DataError, match="read twice"):
+        compress(net, Budget(params=0.4), example=seen[0][0][:4], metric=KroneckerFisher(), data=iter(seen))

@@ -75,7 +75,7 @@ def metric(name: str) -> Metric | None:
     """A metric with its default options; "none" is the Euclidean one.
 
     >>> metric("fisher"), metric("none")
-    (Fisher(damping=0.0001, centred=False), None)
+    (Fisher(damping=0.0001), None)
     """
     return None if name == "none" else metrics[name]()
 

@@ -1,7 +1,6 @@
 """The work of `tenfold compress`: plan, fit, tune, measure, write."""
 
 import json
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,10 @@ from tenfold.compress import (
     Plan,
     Selection,
     Statistics,
-    apply_,
     collect,
+    compress,
     find_sites,
     plan,
-    reestimate_batchnorm_,
 )
 from tenfold.core.atomic import replacing_folder
 from tenfold.data import ImageBatches, ImageData
@@ -74,23 +72,22 @@ def compressed(job: Job, bars: Bars) -> Outcome:
     fitted, valid = job.train.split(TRAINED, job.seed)
     seen = _sample(fitted, job)
     statistics = _statistics(job, seen, bars)
-    chosen = plan(
-        job.dense,
-        job.budget,
-        example=job.example,
-        preset=job.preset,
-        select=job.select,
-        rule=job.rule,
-        metric=job.metric,
-        statistics=statistics,
-    )
-    chosen = recorded(chosen, job.name, job.seed)
     judged = (job.test or valid).batches(EVALUATED)
-    small = deepcopy(job.dense)
     with bars.bar("Fitting") as bar:
-        fits = apply_(small, chosen, seed=job.seed, statistics=statistics, progress=bar.at)
-    with bars.bar("Re-estimating batch normalisation"):
-        reestimate_batchnorm_(small, seen)
+        small, chosen, fits = compress(
+            job.dense,
+            job.budget,
+            example=job.example,
+            preset=job.preset,
+            select=job.select,
+            rule=job.rule,
+            metric=job.metric,
+            statistics=statistics,
+            data=seen,
+            seed=job.seed,
+            progress=bar.at,
+        )
+    chosen = recorded(chosen, job.name, job.seed)
     before = checked(small, judged, "Testing before tuning", bars) if job.epochs else None
     _tune(job, small, fitted, valid, bars)
     costs = measurements({"dense": job.dense, job.preset: small}, job.example, judged, bars)

@@ -38,8 +38,9 @@ class Metric(ABC):
     """Base class; a concrete metric is a frozen dataclass of its options."""
 
     damping: float
-    centred: bool
-    """Whether a shift of the layer's outputs is free: its bias, or a normalisation behind it, takes it up."""
+    centred: bool = False
+    """Whether a shift of the layer's outputs is free: its bias, or a normalisation behind it, takes it up.
+    An option of the metrics that know the mean of the inputs."""
     needs: ClassVar[frozenset[str]]
     """The statistics that it takes, as `collect` names them."""
 
@@ -84,7 +85,6 @@ class DiagonalInput(Metric):
     """
 
     damping: float = 1e-4
-    centred: bool = False
     alpha: float = 0.5
     needs: ClassVar = frozenset({"input_absolute"})
 
@@ -102,7 +102,6 @@ class Fisher(Metric):
     """
 
     damping: float = 1e-4
-    centred: bool = False
     needs: ClassVar = frozenset({"fisher_rows"})
 
     def moments(self, seen: SiteStatistics) -> Moments:

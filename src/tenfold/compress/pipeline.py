@@ -1,6 +1,6 @@
 """Compression in one call."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from tenfold.compress.plan import Plan, plan
 from tenfold.compress.select import Selection
 from tenfold.compress.sites import find_sites
 from tenfold.compress.statistics import Statistics
+from tenfold.core.errors import DataError
 from tenfold.decompose import Method
 from tenfold.ranks import Budget, RankRule
 
@@ -47,12 +48,17 @@ def compress(
     calibrate the inner product in which weights are approximated (unless `statistics` of them are given);
     and the statistics of batch normalisation are estimated anew from them in the end.
 
+    Raises:
+        DataError: if `data` is an iterator, which can be read once only; and what `plan` and `apply_` raise.
+
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
     >>> small = compress(net, Budget(params=0.25), example=torch.zeros(1, 16, 8, 8)).model
     >>> sum(p.numel() for p in small.parameters() if p.ndim > 1) <= 0.25 * (32 * 16 * 9 + 32 * 32 * 9)
     True
     """
+    if isinstance(data, Iterator):
+        raise DataError("data came as an iterator, but is read twice.", "Give a list, or a data loader.")
     copy = deepcopy(model)
     if metric is not None and statistics is None and data is not None:
         statistics = collect(copy, data, find_sites(copy, example), want=metric.needs, seed=seed)

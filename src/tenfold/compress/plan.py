@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -215,16 +215,18 @@ def _metrics(
     model: nn.Module, choices: Sequence[Choice], metric: Metric | None, example: Any
 ) -> dict[str, Metric]:
     """The metric of every site: about the mean where a bias or a normalisation takes a shift up."""
+    sites = [c.site for c in choices if c.scheme]
     if metric is None:
         return {}
+    if "centred" not in {f.name for f in fields(metric)}:  # type: ignore[arg-type]
+        return {site.name: metric for site in sites}
     free = followed_by_norm(model, example)
     return {
-        c.site.name: replace(
+        site.name: replace(
             metric,  # type: ignore[type-var]
-            centred=c.site.module in free or model.get_submodule(c.site.module).bias is not None,
+            centred=site.module in free or model.get_submodule(site.module).bias is not None,
         )
-        for c in choices
-        if c.scheme
+        for site in sites
     }
 
 
