@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import METHODS
 from tenfold.compress.shift import shift_of
-from tenfold.compress.statistics import SiteStatistics, Statistics
 from tenfold.core.arrays import check_finite
 from tenfold.core.errors import DataError, SelectionError, UnsupportedError
 from tenfold.core.layout import Layout

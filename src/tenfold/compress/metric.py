@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tenfold.compress.statistics import SiteStatistics
+from tenfold.compress.calibration.statistics import SiteStatistics
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axes, Axis
 from tenfold.core.registry import Registry

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from tenfold.compress.apply import LayerFit, Progress, apply_
-from tenfold.compress.batchnorm import reestimate_batchnorm_
-from tenfold.compress.calibrate import collect
+from tenfold.compress.calibration.calibrate import collect
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.metric import Metric
 from tenfold.compress.plan import Plan, plan
+from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
 from tenfold.compress.select import Selection
 from tenfold.compress.sites import find_sites
-from tenfold.compress.statistics import Statistics
 from tenfold.core.errors import DataError
 from tenfold.decompose import Method
 from tenfold.ranks import Budget, RankRule

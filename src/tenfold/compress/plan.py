@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.cost import flops_of
 from tenfold.compress.metric import Metric, metrics
 from tenfold.compress.select import Choice, Selection, choose
 from tenfold.compress.shift import followed_by_norm
 from tenfold.compress.sites import find_sites
-from tenfold.compress.statistics import Statistics
 from tenfold.core import serde
 from tenfold.core.arrays import check_finite
 from tenfold.core.atomic import write_text

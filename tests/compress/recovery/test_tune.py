@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.tune import Epoch, tune
+from tenfold.compress.recovery.tune import Epoch, tune
 from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError
 from tenfold.data import digits
 from tenfold.measure import accuracy

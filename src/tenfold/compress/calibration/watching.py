@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.observers import Call, observers
-from tenfold.compress.patches import order_of, patches_are_inputs
+from tenfold.compress.calibration.observers import Call, observers
+from tenfold.compress.calibration.patches import order_of, patches_are_inputs
+from tenfold.compress.calibration.statistics import SiteStatistics
 from tenfold.compress.sites import Site
-from tenfold.compress.statistics import SiteStatistics
 from tenfold.core.errors import DataError, SelectionError
 from tenfold.measure.running import keeping_mode
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
-from tenfold.compress.tune import tune
+from tenfold.compress.recovery.tune import tune
 from tenfold.core.errors import OptionError
 
 
@@ -98,8 +98,8 @@ PROGRAM = """
 import sys
 import torch
 from torch import nn
-from tenfold.compress.distill import Distillation
-from tenfold.compress.tune import tune
+from tenfold.compress.recovery.distill import Distillation
+from tenfold.compress.recovery.tune import tune
 
 def net(seed):
     torch.manual_seed(seed)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.batchnorm import reestimate_batchnorm_
+from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
 from tenfold.core.errors import DataError, OptionError
 
 

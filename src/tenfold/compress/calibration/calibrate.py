@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.observers import observers
-from tenfold.compress.samples import Samples, drawn
+from tenfold.compress.calibration.observers import observers
+from tenfold.compress.calibration.samples import Samples, drawn
+from tenfold.compress.calibration.statistics import Statistics, fingerprint
+from tenfold.compress.calibration.targets import labelled_loss, logits_of, sampled_loss
+from tenfold.compress.calibration.watching import Run, Watch, layers_of, observed, watching
 from tenfold.compress.sites import Site
-from tenfold.compress.statistics import Statistics, fingerprint
-from tenfold.compress.targets import labelled_loss, logits_of, sampled_loss
-from tenfold.compress.watching import Run, Watch, layers_of, observed, watching
 from tenfold.core.atomic import check_file
 from tenfold.core.errors import DataError, ModelError, OptionError
 from tenfold.measure.running import device_of, run

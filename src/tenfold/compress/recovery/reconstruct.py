@@ -10,9 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.batches import Forward, forward_inputs, unlabelled
-from tenfold.compress.features import TINY, at_least_single, first_tensor, module_named, relative_square
-from tenfold.compress.schedule import Schedule, set_rate
+from tenfold.compress.recovery.batches import Forward, forward_inputs, unlabelled
+from tenfold.compress.recovery.features import (
+    TINY,
+    at_least_single,
+    first_tensor,
+    module_named,
+    relative_square,
+)
+from tenfold.compress.recovery.schedule import Schedule, set_rate
 from tenfold.core.errors import DivergedError, ModelError, OptionError, SelectionError
 from tenfold.measure.running import evaluating
 

@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from tenfold.compress.batches import Batch, Batches, inputs_of
-from tenfold.compress.best import Best
-from tenfold.compress.distill import Distillation, Losses, Objective, objective
-from tenfold.compress.processes import (
+from tenfold.compress.recovery.batches import Batch, Batches, inputs_of
+from tenfold.compress.recovery.best import Best
+from tenfold.compress.recovery.distill import Distillation, Losses, Objective, objective
+from tenfold.compress.recovery.processes import (
     Precision,
     accelerating,
     align_buffers,
@@ -24,9 +24,9 @@ from tenfold.compress.processes import (
     share,
     total,
 )
-from tenfold.compress.resume import Record, described, sketch
-from tenfold.compress.schedule import SCHEDULES, Schedule, set_rate
-from tenfold.compress.trace import Epoch, Tuned
+from tenfold.compress.recovery.resume import Record, described, sketch
+from tenfold.compress.recovery.schedule import SCHEDULES, Schedule, set_rate
+from tenfold.compress.recovery.trace import Epoch, Tuned
 from tenfold.core.atomic import StrPath
 from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError
 from tenfold.measure.running import device_of, keeping_mode

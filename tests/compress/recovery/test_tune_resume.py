@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tenfold.compress.distill import Distillation
-from tenfold.compress.trace import Epoch, Tuned
-from tenfold.compress.tune import tune
+from tenfold.compress.recovery.distill import Distillation
+from tenfold.compress.recovery.trace import Epoch, Tuned
+from tenfold.compress.recovery.tune import tune
 from tenfold.core.errors import CheckpointError, TargetError
 from tenfold.data import ImageBatches, ImageData
 from tenfold.data.augment import Augmented

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tenfold.compress.patches import (
+from tenfold.compress.calibration.patches import (
     channel_matrix,
     chunks,
     in_compute,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress import compress
-from tenfold.compress.batchnorm import reestimate_batchnorm_
-from tenfold.compress.reconstruct import Rebuilt, reconstruct_
-from tenfold.compress.tune import tune
+from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
+from tenfold.compress.recovery.reconstruct import Rebuilt, reconstruct_
+from tenfold.compress.recovery.tune import tune
 from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError, SelectionError, ShapeError
 from tenfold.data import ImageData, digits
 from tenfold.measure import accuracy

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tenfold.compress.best import Best
-from tenfold.compress.trace import Epoch
+from tenfold.compress.recovery.best import Best
+from tenfold.compress.recovery.trace import Epoch
 from tenfold.core.atomic import StrPath, check_file, replacing
 from tenfold.core.errors import CheckpointError
 

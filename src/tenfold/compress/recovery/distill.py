@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold.compress.batches import Batch, inputs_of, labels_of
-from tenfold.compress.features import at_least_single, capturing, relative_square
+from tenfold.compress.recovery.batches import Batch, inputs_of, labels_of
+from tenfold.compress.recovery.features import at_least_single, capturing, relative_square
 from tenfold.core.errors import ModelError, OptionError, ShapeError
 from tenfold.measure.running import device_of, keeping_mode
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.distill import Distillation, distillation_loss
-from tenfold.compress.tune import tune
+from tenfold.compress.recovery.distill import Distillation, distillation_loss
+from tenfold.compress.recovery.tune import tune
 from tenfold.core.errors import DataError, ModelError, OptionError, SelectionError, ShapeError
 
 

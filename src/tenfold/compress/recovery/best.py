@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
-from tenfold.compress.batches import Batches, inputs_of, labels_of
-from tenfold.compress.processes import part, total
+from tenfold.compress.recovery.batches import Batches, inputs_of, labels_of
+from tenfold.compress.recovery.processes import part, total
 from tenfold.measure.accuracy import checked_count, hits
 from tenfold.measure.running import device_of, evaluating
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tenfold.compress.batches import Forward, forward_inputs, inputs_of, unlabelled
+from tenfold.compress.recovery.batches import Forward, forward_inputs, inputs_of, unlabelled
 from tenfold.core.errors import OptionError
 from tenfold.measure.running import evaluating
 

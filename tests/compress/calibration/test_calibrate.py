@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold.compress.calibrate import collect, collected
-from tenfold.compress.observers import observers, squared_sums
+from tenfold.compress.calibration.calibrate import collect, collected
+from tenfold.compress.calibration.observers import observers, squared_sums
+from tenfold.compress.calibration.statistics import SiteStatistics, Statistics, fingerprint
 from tenfold.compress.sites import Site, find_sites
-from tenfold.compress.statistics import SiteStatistics, Statistics, fingerprint
 from tenfold.core.errors import (
     CheckpointError,
     DataError,

@@ -1,0 +1,1 @@
+"""What data show of a model: moments of inputs, outputs and loss gradients at every site."""

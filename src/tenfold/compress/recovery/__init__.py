@@ -1,0 +1,1 @@
+"""What repairs a compressed model: batch norm statistics, blockwise reconstruction, tuning, distillation."""
