@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Two processes with two threads each spin against one another: a test worker gets one thread.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all check format bench-layers clean
+.PHONY: demo test test-all check format bench-layers bench-cifar10 bench-cifar10-small clean
 
 demo: $(READY)
 	$(BIN)/tenfold demo --out demo
@@ -29,6 +29,17 @@ format: $(READY)
 bench-layers: $(READY)
 	mkdir -p out
 	$(ONE_THREAD) $(BIN)/python benchmarks/layers/run.py --out out/layers.json
+
+# CIFAR10=folder with train.parquet and test.parquet; DEVICE=cuda. Run it again to go on.
+bench-cifar10: $(READY)
+	$(BIN)/python benchmarks/cifar10/run.py --model all --data $(or $(CIFAR10),$(error CIFAR10 is not set)) \
+		--out out/cifar10 --device $(or $(DEVICE),cpu)
+	$(BIN)/python benchmarks/cifar10/table.py out/cifar10
+
+# ResNet-20 for two cores; without CIFAR10, on scikit-learn's digits.
+bench-cifar10-small: $(READY)
+	$(BIN)/python benchmarks/cifar10/run.py --reduced --data $(or $(CIFAR10),digits) --out out/cifar10-small
+	$(BIN)/python benchmarks/cifar10/table.py out/cifar10-small
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "data": "core",
 }
 MAY_IMPORT["testing"] = " ".join(MAY_IMPORT)
-EXTRAS = {"pyarrow", "PIL", "sklearn", "matplotlib", "importlib"}
+EXTRAS = {"pyarrow", "PIL", "sklearn", "matplotlib", "importlib", "optuna"}
 FILES = sorted(p for p in ROOT.glob("*/**/*.py") if p.relative_to(ROOT).parts[0] in MAY_IMPORT)
 
 

@@ -58,7 +58,7 @@ def test_compress_twice_gives_the_same_weights(work: Path, call: Call) -> None:
 
 def test_the_table_says_what_the_numbers_are_of(work: Path, call: Call) -> None:
     told = call(*COMPRESS, "--tune-epochs", "0", "--out", "small").out
-    assert "tucker2" in told and "params ≤ 50 %" in told
+    assert "auto" in told and "params ≤ 50 %" in told
     assert "Accuracy on the 20 images of --test-data" in told
     assert "a batch of 32" in told
     assert "the numbers of the training images" in told
@@ -113,7 +113,17 @@ def test_plan_and_apply_are_compress_without_tuning(work: Path, call: Call) -> N
     assert "'0' selects none" in planned.json["dense"]["0.weight"]
     applied = call("apply", *NET, "--plan", "plan.json", "--out", "applied", "--json")
     assert [line["site"] for line in applied.json["layers"]] == ["0.weight", "2.weight", "6.weight"]
-    plain = ("--metric", "none", "--rule", "uniform", "--tune-epochs", "0")
+    plain = (
+        "--metric",
+        "none",
+        "--rule",
+        "uniform",
+        "--preset",
+        "tucker2",
+        "--no-correct",
+        "--tune-epochs",
+        "0",
+    )
     assert call("compress", *NET, *options, *plain, "--data", "images.npz", "--out", "small").code == 0
     one, two = (tenfold.load(tiny, work / name).state_dict() for name in ("applied", "small"))
     weights = [name for name in one if "running" not in name and "tracked" not in name]

@@ -74,7 +74,7 @@ def test_a_normalisation_behind_a_layer_is_seen() -> None:
     net = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
     )
-    assert followed_by_norm(net, torch.zeros(1, 1, 8, 8)) == {"3"}
+    assert followed_by_norm(net, torch.zeros(1, 1, 8, 8)) == {"3": "4"}
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 

@@ -8,12 +8,24 @@ import pytest
 import torch
 
 from tenfold.core.errors import OptionError, RankError, ShapeError
-from tenfold.decompose import CPALS, HOOI, HOSVD, STHOSVD, TTSVD, Method, RandomizedSVD, TruncatedSVD, methods
+from tenfold.decompose import (
+    CPALS,
+    CPEPC,
+    HOOI,
+    HOSVD,
+    STHOSVD,
+    TTSVD,
+    Method,
+    RandomizedSVD,
+    TruncatedSVD,
+    methods,
+)
 from tenfold.formats import CP, TensorTrain, Tucker
 from tenfold.testing import check_method
 
 EXACT: dict[str, Method[Any]] = {
     "cp_als": CPALS(tol=1e-4, max_steps=1000, restarts=3),
+    "cp_epc": CPEPC(fit_tol=1e-4, fit_steps=1000, restarts=3, max_steps=20),
     "hooi": HOOI(tol=1e-12, max_steps=100),
 }
 """Options under which the iterative methods converge to full precision."""
@@ -55,6 +67,9 @@ def test_tensors_without_entries_are_refused(shape: tuple[int, ...]) -> None:
         (CPALS, {"start": "zeros"}),
         (CPALS, {"ridge": -1.0}),
         (CPALS, {"restarts": 0}),
+        (CPEPC, {"slack": 1.0}),
+        (CPEPC, {"max_steps": 0}),
+        (CPEPC, {"fit_steps": 0}),
         (RandomizedSVD, {"check": 1.0}),
     ],
     ids=str,

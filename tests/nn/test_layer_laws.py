@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tenfold.decompose import CPALS, HOOI, TTSVD, Method, TruncatedSVD
+from tenfold.decompose import CPALS, HOOI, TTSVD, Method, SlicedSVD, TruncatedSVD
 from tenfold.nn import REPLACEMENTS, replacement
 from tenfold.nn.base import FactorizedLayer
 from tenfold.testing import check_layer
@@ -18,6 +18,8 @@ CASES: list[tuple[nn.Module, Method[Any], Any, str, tuple[int, ...]]] = [
     (nn.Conv2d(8, 12, 3, padding=1), CPALS(max_steps=5), 4, "o i h w -> o i h w", (2, 8, 7, 7)),
     (nn.Conv2d(8, 12, 3, stride=2, bias=False), HOOI(), (4, 4, None), "o i h w -> o i (h w)", (2, 8, 7, 7)),
     (nn.Conv2d(8, 12, 3, groups=2), TruncatedSVD(), 4, "(g=2 o) i h w -> (g i h) (o w)", (2, 8, 7, 7)),
+    (nn.Linear(12, 18), SlicedSVD(), 2, "o (i0=3 i1) -> o i0 i1", (3, 12)),
+    (nn.Conv2d(8, 12, 3, padding=1), SlicedSVD(), 2, "o (i0=4 i1) h w -> o i0 (i1 h w)", (2, 8, 7, 7)),
     (nn.Conv3d(4, 6, 2), HOOI(), (3, 3, None), "o i d h w -> o i (d h w)", (2, 4, 4, 5, 5)),
 ]
 

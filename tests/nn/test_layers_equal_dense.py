@@ -14,6 +14,7 @@ LAYOUTS = {
     1: [
         ("lowrank", "o i w -> o (i w)", 3),
         ("lowrank", "o i w -> (o w) i", 3),
+        ("sliced_lowrank", "o (i0=2 i1) w -> o i0 (i1 w)", 2),
         ("cp", "o i w -> o i w", 4),
         ("tucker", "o i w -> o i w", (3, 2, None)),
         ("tt", "(o0=2 o1) (i0=2 i1) w -> w (o0 i0) (o1 i1)", (2, 3)),
@@ -22,6 +23,11 @@ LAYOUTS = {
         ("lowrank", "o i h w -> o (i h w)", 3),
         ("lowrank", "o i h w -> (o h w) i", 3),
         ("lowrank", "o i h w -> (i h) (o w)", 3),
+        ("sliced_lowrank", "o (i0=2 i1) h w -> o i0 (i1 h w)", 2),
+        ("sliced_lowrank", "o (i0=2 i1) h w -> (o w) i0 (i1 h)", 2),
+        ("sliced_lowrank", "o (i0=2 i1) h w -> (o h) i0 (i1 w)", 2),
+        ("sliced_lowrank", "o (i0=2 i1) h w -> (o h w) i0 i1", 2),
+        ("sliced_lowrank", "(o0=2 o1) i h w -> (i h w) o0 o1", 2),
         ("cp", "o i h w -> o i (h w)", 4),
         ("cp", "o i h w -> o i h w", 4),
         ("tucker", "o i h w -> o i (h w)", (3, 2, None)),
@@ -36,6 +42,7 @@ LAYOUTS = {
         ("tucker", "o i d h w -> o i (d h w)", (3, 2, None)),
         ("tt", "o i d h w -> i d h w o", (2, 3, 2, 2)),
         ("lowrank", "o i d h w -> (i d) (o h w)", 3),
+        ("sliced_lowrank", "o (i0=2 i1) d h w -> (o d) i0 (i1 h w)", 2),
     ],
 }
 LAYOUT_CASES = [(order, *case) for order, cases in LAYOUTS.items() for case in cases]
@@ -121,6 +128,8 @@ def test_depthwise_convolution_equals_its_dense_twin(groups: int, format: str, l
 
 LINEAR = [
     ("lowrank", "o i -> o i", 3),
+    ("sliced_lowrank", "o (i0=3 i1) -> o i0 i1", 2),
+    ("sliced_lowrank", "(o0=3 o1) i -> i o0 o1", 2),
     ("tt", "(o0=3 o1) (i0=2 i1) -> (o0 i0) (o1 i1)", 3),
     ("tt", "(o0=3 o1=2 o2) (i0=2 i1=2 i2) -> (o0 i0) (o1 i1) (o2 i2)", (3, 2)),
     ("cp", "(o0=3 o1) (i0=2 i1) -> o0 o1 i0 i1", 4),

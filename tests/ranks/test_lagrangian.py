@@ -162,7 +162,7 @@ def test_the_sum_of_the_losses_is_less_than_that_of_uniform() -> None:
 def test_a_site_of_no_structure_jumps_to_dense_where_the_budget_allows() -> None:
     flat = Candidate("flat", LowRank, (20, 20), (), lambda: np.eye(20))
     steep = Candidate("steep", LowRank, (40, 40), (), lambda: np.diag(0.1 ** np.arange(40.0)))
-    found = Lagrangian()([flat, steep], Budget(params=0.5))
+    found = Lagrangian()([flat, steep], Budget(params=0.5, floor=0.5))
     assert found["flat"] is None
     assert found["steep"] is not None
 

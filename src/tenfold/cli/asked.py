@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 
 import torch
 
-from tenfold.compress import Metric, Selection, metrics
+from tenfold.compress import Metric, Selection, Wanted, metrics
 from tenfold.core.errors import BudgetError, OptionError
 from tenfold.ranks import Budget, RankRule, rules
 from tenfold.ranks.budget import UNITS
@@ -41,18 +41,28 @@ def in_words(kept: Budget) -> str:
     return f"{unit} ≤ {f'{amount:,}' if isinstance(amount, int) else f'{100 * amount:g} %'}"
 
 
+def preset(text: str) -> str | tuple[str, ...]:
+    """A preset, "auto", or several with commas.
+
+    >>> preset("tucker2"), preset("channel_svd, tucker2")
+    ('tucker2', ('channel_svd', 'tucker2'))
+    """
+    names = tuple(part.strip() for part in text.split(","))
+    return names[0] if len(names) == 1 else names
+
+
 def selection(texts: Sequence[str] | None) -> Selection:
     """Patterns and their presets; "none" leaves a layer dense.
 
     >>> selection(["conv1=none", "re:layer[0-9].*=cp3"])
     {'conv1': None, 're:layer[0-9].*': 'cp3'}
     """
-    chosen: dict[str, str | None] = {}
+    chosen: dict[str, Wanted] = {}
     for text in texts or ():
-        pattern, found, preset = text.rpartition("=")
-        if not found or not pattern or not preset:
+        pattern, found, wanted = text.rpartition("=")
+        if not found or not pattern or not wanted:
             raise OptionError(f"--select came as '{text}'.", "Give PATTERN=PRESET, such as conv1=none.")
-        chosen[pattern] = None if preset == "none" else preset
+        chosen[pattern] = None if wanted == "none" else preset(wanted)
     return chosen
 
 
@@ -71,13 +81,16 @@ def rule(name: str) -> RankRule:
     return rules[name]()
 
 
-def metric(name: str) -> Metric | None:
-    """A metric with its default options; "none" is the Euclidean one.
+def metric(name: str, refine: int = 0) -> Metric | None:
+    """A metric, refined in so many steps if it can be; "none" is the Euclidean one.
 
-    >>> metric("fisher"), metric("none")
+    >>> metric("fisher", refine=9), metric("none")
     (Fisher(damping=0.0001), None)
     """
-    return None if name == "none" else metrics[name]()
+    if name == "none":
+        return None
+    known = {f.name for f in fields(metrics[name])}  # type: ignore[arg-type]
+    return metrics[name](refine=refine) if "refine" in known else metrics[name]()  # type: ignore[call-arg]
 
 
 def shape(text: str) -> tuple[int, ...]:

@@ -14,7 +14,17 @@ def compress(
     out: Annotated[Path, typer.Option(help="The folder to write checkpoint and report to.")],
     weights: options.Weights = None,
     keep: options.Keep = "params=0.25",
-    preset: options.Preset = "tucker2",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Take the smallest model that loses at most so many points before tuning, on images held "
+            "out of --data; --keep then only names the unit."
+        ),
+    ] = None,
+    latencies: Annotated[
+        Path | None, typer.Option(help="A file of measured times, made or added to, for --keep latency=.")
+    ] = None,
+    preset: options.Preset = "auto",
     select: options.Select = None,
     rule: options.Rule = "lagrangian",
     metric: Annotated[
@@ -24,6 +34,13 @@ def compress(
             "diagonal_input, fisher, or none."
         ),
     ] = "kronecker_fisher",
+    refine: Annotated[
+        int,
+        typer.Option(min=0, help="Steps of refining factors in the metric, where it is not exact at once."),
+    ] = 20,
+    correct: Annotated[
+        bool, typer.Option(help="Let each layer make up for the errors of those before it.")
+    ] = True,
     calibrate: Annotated[
         int, typer.Option(min=1, help="Images of --data that the metric is made from.")
     ] = 2000,
@@ -58,7 +75,7 @@ def compress(
 
     check_folder(out, "plan.json")
     budget, chosen_rule, selection = asked.budget(keep), asked.rule(rule), asked.selection(select)
-    inner = asked.metric(metric)
+    inner = asked.metric(metric, refine)
     given, where = images.given_scale(mean, std), asked.device(device)
     dense, read = dense_model(model, weights, seed)
     with bars(as_json) as progress:
@@ -78,10 +95,14 @@ def compress(
             scale=scale,
             example=example.to(where),
             budget=budget,
-            preset=preset,
+            preset=asked.preset(preset),
+            label=preset,
             select=selection,
             rule=chosen_rule,
             metric=inner,
+            correct=correct,
+            max_drop=max_drop,
+            latencies=latencies,
             calibrate=calibrate,
             epochs=tune_epochs,
             lr=lr,

@@ -18,9 +18,19 @@ Weights = Annotated[
 Data = Annotated[str, typer.Option(help=DATA_HELP)]
 TestData = Annotated[str | None, typer.Option(help="Images to measure the accuracy on, never trained on.")]
 Keep = Annotated[
-    str, typer.Option(help="What to keep of the weights: params=0.25 is a fraction, params=50000 a number.")
+    str,
+    typer.Option(
+        help="What to keep of the weights: params=0.25 is a fraction, params=50000 a number; so flops=, "
+        "bytes=, and latency= in nanoseconds, which is measured."
+    ),
 ]
-Preset = Annotated[str, typer.Option(help="The decomposition; `tenfold inspect` lists them all.")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="The decomposition; `tenfold inspect` lists them all. Of several, with commas, or of auto, "
+        "--rule lagrangian takes the best at each layer."
+    ),
+]
 Select = Annotated[
     list[str] | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,23 @@ from tenfold.cli.requests import recorded
 from tenfold.cli.results import checked, circumstances, costs_note, layer_lines, measurements
 from tenfold.cli.tuning import shuffled, tuned
 from tenfold.compress import (
+    Compressed,
+    LatencyTable,
     Metric,
     Plan,
     Selection,
     Statistics,
+    Wanted,
     collect,
     compress,
+    compress_within,
     find_sites,
     plan,
 )
+from tenfold.compress.apply import Progress
 from tenfold.core.atomic import replacing_folder
 from tenfold.data import ImageBatches, ImageData
+from tenfold.measure import accuracy
 from tenfold.ranks import Budget, RankRule
 from tenfold.report import Row, Table, write_html
 
@@ -45,10 +52,14 @@ class Job:
     scale: Scale
     example: Tensor
     budget: Budget
-    preset: str
+    preset: Wanted
+    label: str
     select: Selection
     rule: RankRule
     metric: Metric | None
+    correct: bool
+    max_drop: float | None
+    latencies: Path | None
     calibrate: int
     epochs: int
     lr: float
@@ -74,33 +85,49 @@ def compressed(job: Job, bars: Bars) -> Outcome:
     statistics = _statistics(job, seen, bars)
     judged = (job.test or valid).batches(EVALUATED)
     with bars.bar("Fitting") as bar:
-        small, chosen, fits = compress(
-            job.dense,
-            job.budget,
-            example=job.example,
-            preset=job.preset,
-            select=job.select,
-            rule=job.rule,
-            metric=job.metric,
-            statistics=statistics,
-            data=seen,
-            seed=job.seed,
-            progress=bar.at,
-        )
+        budget, (small, chosen, fits) = _fitted(job, valid, seen, statistics, bar.at)
     chosen = recorded(chosen, job.name, job.seed)
     before = checked(small, judged, "Testing before tuning", bars) if job.epochs else None
     _tune(job, small, fitted, valid, bars)
-    costs = measurements({"dense": job.dense, job.preset: small}, job.example, judged, bars)
+    costs = measurements({"dense": job.dense, job.label: small}, job.example, judged, bars)
     row = Row.of(
-        job.preset,
-        costs[job.preset],
-        asked.in_words(job.budget),
+        job.label,
+        costs[job.label],
+        asked.in_words(budget),
         accuracy_before=before,
         layers=layer_lines(job.dense, chosen, fits),
     )
     dense = Row.of("dense", costs["dense"])
     table = Table(job.name, dense, (row,), _notes(job, judged), circumstances(job.seed, rule=repr(job.rule)))
     return Outcome(small, chosen, table, _extra(job, row, dense))
+
+
+def _fitted(
+    job: Job, valid: ImageData, seen: ImageBatches, statistics: Statistics | None, progress: Progress
+) -> tuple[Budget, Compressed]:
+    """The smaller model of the budget, or the smallest one that loses no more than is asked."""
+    make = partial(
+        compress,
+        job.dense,
+        example=job.example,
+        preset=job.preset,
+        select=job.select,
+        rule=job.rule,
+        metric=job.metric,
+        statistics=statistics,
+        latencies=LatencyTable(job.latencies),
+        data=seen,
+        correct=job.correct,
+        seed=job.seed,
+        progress=progress,
+    )
+    if job.max_drop is None:
+        return job.budget, make(job.budget)
+    held_out = valid.batches(EVALUATED)
+    found = compress_within(
+        job.dense, job.max_drop / 100, lambda m: accuracy(m, held_out), make, unit=job.budget.unit
+    )
+    return found.budget, found.compressed
 
 
 def _sample(fitted: ImageData, job: Job) -> ImageBatches:
@@ -111,7 +138,8 @@ def _sample(fitted: ImageData, job: Job) -> ImageBatches:
 
 def _statistics(job: Job, seen: ImageBatches, bars: Bars) -> Statistics | None:
     """What the metric needs to know; checked first against a plan without it, so that faults come early."""
-    plan(job.dense, job.budget, example=job.example, preset=job.preset, select=job.select)
+    table = LatencyTable(job.latencies)
+    plan(job.dense, job.budget, example=job.example, preset=job.preset, select=job.select, latencies=table)
     if job.metric is None:
         return None
     with bars.bar("Calibrating", len(seen.data)) as bar:

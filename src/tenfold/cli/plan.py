@@ -35,7 +35,9 @@ def plan(
     example = torch.zeros(asked.shape(input_shape or "1,3,32,32"))
     network, _ = dense_model(model, weights, seed=0)
     check_runs(network, example, model, "Give the shape of its inputs: --input-shape N,C,H,W.")
-    made = make_plan(network, budget, example=example, preset=preset, select=selection, rule=chosen_rule)
+    made = make_plan(
+        network, budget, example=example, preset=asked.preset(preset), select=selection, rule=chosen_rule
+    )
     made = recorded(made, model, seed=0)
     if out:
         made.save(out)

@@ -27,7 +27,9 @@ class Saved:
     @property
     def preset(self) -> str:
         """The preset that was asked for."""
-        return str(self.plan.provenance.request.get("preset") or "dense") if self.plan.layers else "dense"
+        wanted = self.plan.provenance.request.get("preset") or "dense"
+        names = wanted if isinstance(wanted, list | tuple) else [wanted]
+        return ", ".join(map(str, names)) if self.plan.layers else "dense"
 
     def architecture(self, given: str | None) -> str:
         """MODEL as given; as noted in the plan only if it is one of our own networks.

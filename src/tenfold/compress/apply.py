@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
+from tenfold.compress.fit import fitted
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import METHODS
 from tenfold.compress.shift import shift_of
 from tenfold.core.arrays import check_finite
 from tenfold.core.errors import DataError, SelectionError, UnsupportedError
 from tenfold.core.layout import Layout
-from tenfold.decompose import Fit, decompose_weighted
+from tenfold.decompose import Fit
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer, replacement
 
@@ -130,10 +131,8 @@ def _empty(weight: Tensor, layout: Layout, layer: LayerPlan) -> Fit[Any]:
 def _fitted(
     weight: Tensor, layout: Layout, layer: LayerPlan, seed: int, seen: SiteStatistics | None
 ) -> Fit[Any]:
-    method, tensor = layer.method or METHODS[layer.format], layout.to_modes(weight)
-    if seen is None or layer.metric is None:
-        return method(tensor, layer.ranks, generator=seed)
-    return decompose_weighted(method, tensor, layer.ranks, layer.metric.roots(seen, layout), generator=seed)
+    method = layer.method or METHODS[layer.format]
+    return fitted(method, weight, layout, layer.ranks, layer.metric, seen, seed)
 
 
 def _correct_bias(made: FactorizedLayer, change: Tensor, layer: LayerPlan, seen: SiteStatistics) -> None:

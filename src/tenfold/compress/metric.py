@@ -16,11 +16,16 @@ import torch
 from torch import Tensor
 
 from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.latest import Latest
+from tenfold.core.errors import ShapeError
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axes, Axis
 from tenfold.core.registry import Registry
 from tenfold.decompose import Root, root_of
 from tenfold.nn.base import Role, role
+
+latest = Latest()
+"""The roots of the site at hand: plans and fits take them for every rank that they try."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Metric(ABC):
     centred: bool = False
     """Whether a shift of the layer's outputs is free: its bias, or a normalisation behind it, takes it up.
     An option of the metrics that know the mean of the inputs."""
+    refine: int = 0
+    """Steps of L-BFGS in the metric itself, where a layout only allows approximate whitening."""
     needs: ClassVar[frozenset[str]]
     """The statistics that it takes, as `collect` names them."""
 
@@ -49,10 +56,29 @@ class Metric(ABC):
         """The two matrices."""
 
     def roots(self, seen: SiteStatistics, layout: Layout) -> list[Root | None]:
-        """A root for every mode of the layout, None where all directions count the same."""
+        """A root for every mode of the layout, None where all directions count the same.
+
+        Raises:
+            ShapeError: if the statistics are those of a weight of another shape.
+        """
+        return latest(seen, (self, layout), lambda: self._roots(seen, layout))
+
+    def _roots(self, seen: SiteStatistics, layout: Layout) -> list[Root | None]:
         moments = self.moments(seen)
+        check_fit(moments, layout, seen.name)
         found = [moment_of_mode(group, layout, moments, first) for first, group in firsts(layout)]
         return [None if m is None else root_of(m, self.damping) for m in found]
+
+    def is_whitened(self, seen: SiteStatistics, layout: Layout) -> bool:
+        """Whether the modes of the layout hold each moment whole, so that whitening is exact.
+
+        Axes of size 1, such as the tap of a pointwise convolution, may be in any mode.
+        """
+        moments, groups = self.moments(seen), [set(g) for g in layout.modes]
+        inputs = set() if moments.inputs is None else set(_known(layout, moments.inputs))
+        outputs = set() if moments.outputs is None else set(layout.weight[0])
+        single = {a for a, n in layout.sizes if n == 1}
+        return all(any(axes - single <= group for group in groups) for axes in (inputs, outputs))
 
 
 metrics: Registry[type[Metric]] = Registry("metric")
@@ -64,11 +90,15 @@ metrics: Registry[type[Metric]] = Registry("metric")
 class InputCovariance(Metric):
     """Errors count as far as the inputs show them: ‖(W - Ŵ) x‖² on average over the data.
 
+    A matrix of low rank is found by PCA of the outputs, which inverts nothing: `damping` may then be 0, also
+    with fewer data than inputs. For other formats 0 gives up the directions which the data never showed.
+
     Source: Zhang et al. 2015, arXiv:1505.06798; DRONE, Chen et al. 2021; SVD-LLM, arXiv:2403.07378.
     """
 
     damping: float = 1e-4
     centred: bool = False
+    refine: int = 0
     needs: ClassVar = frozenset({"input_covariance", "patch_moment"})
 
     def moments(self, seen: SiteStatistics) -> Moments:
@@ -119,11 +149,26 @@ class KroneckerFisher(Metric):
 
     damping: float = 1e-3
     centred: bool = False
+    refine: int = 0
     needs: ClassVar = frozenset({"input_covariance", "patch_moment", "gradient_covariance"})
 
     def moments(self, seen: SiteStatistics) -> Moments:
         """Covariance of the output gradients, and second moment of the inputs."""
         return Moments(seen.the("gradient_covariance"), input_moment(seen, self.centred))
+
+
+def check_fit(moments: Moments, layout: Layout, name: str) -> None:
+    """Raise ShapeError if the moments are over other axes than those of the weight."""
+    sizes = dict(layout.sizes)
+    outputs, inputs = (product(g, sizes) for g in layout.weight[:2])
+    patch = inputs * math.prod(product(g, sizes) for g in layout.weight[2:])
+    found = [None if m is None else m.shape[0] for m in (moments.outputs, moments.inputs)]
+    if found[0] not in (None, outputs) or found[1] not in (None, inputs, patch):
+        raise ShapeError(
+            f"statistics of '{name}' are over {found[0]} outputs and {found[1]} inputs, but its weight has "
+            f"{outputs} outputs, {inputs} inputs and {patch // inputs} taps.",
+            "Collect them of this model.",
+        )
 
 
 def input_moment(seen: SiteStatistics, centred: bool) -> Tensor:
@@ -142,11 +187,11 @@ def over_groups(value: Tensor, axes: int) -> Tensor:
 
 
 def firsts(layout: Layout) -> list[tuple[bool, Axes]]:
-    """The modes, each with whether it is the first that holds input axes."""
-    seen = False
+    """The modes, each with whether it is the first that holds input axes; those of slices do not count."""
+    seen, slices = False, slice_axes(layout)
     found = []
     for group in layout.modes:
-        holds = any(role(a) in (Role.IN, Role.SPATIAL) for a in group)
+        holds = any(role(a) in (Role.IN, Role.SPATIAL) and a not in slices for a in group)
         found.append((holds and not seen, group))
         seen = seen or holds
     return found
@@ -179,25 +224,45 @@ def output_part(axes: Axes, layout: Layout, moment: Tensor | None) -> Tensor | N
 def input_part(axes: Axes, layout: Layout, moment: Tensor | None, first: bool) -> Tensor | None:
     """The input moment traced over the axes that the mode does not hold.
 
-    The first mode with input axes carries the scale, the others are divided by the trace, so that the
-    product of all of them has the trace of the whole. Axes that the moment does not know count all the same.
-    A mode with only a part of the channels, which its layout splits, has no moment.
+    The first mode with input axes carries the scale, or one with all that the moment knows; the others are
+    divided by the trace, so that the product of all of them has the trace of the whole. Axes that the moment
+    does not know count all the same. A mode with only a part of the channels, which its layout splits, has
+    no moment; but if the others number slices, it has the mean of theirs.
     """
     if moment is None:
         return None
-    channels, sizes = layout.weight[1], dict(layout.sizes)
-    whole = tuple(a for g in layout.weight[1:] for a in g)
-    known = whole if moment.shape[0] == product(whole, sizes) else channels
-    kept = tuple(a for a in axes if a in known)
+    slices, sizes = slice_axes(layout), dict(layout.sizes)
+    channels = tuple(a for a in layout.weight[1] if a not in slices)
+    known = _known(layout, moment)
+    kept = tuple(a for a in axes if a in known and a not in slices)
     spread = tuple(a for a in axes if a not in known)
     if not kept or 0 < len(set(channels) & set(kept)) < len(channels):
         return None
     part = traced(moment, known, kept, sizes)
-    if not first:
+    if not first and len(kept) < len(set(known) - set(slices)):
         part = part / part.diagonal().sum().clamp_min(torch.finfo(part.dtype).tiny)
+    if channels[0] in kept:
+        part = part / product(slices, sizes)
     if spread:
         part = torch.kron(part, _identity(spread, sizes, part))
     return in_order(part, (*kept, *spread), axes, sizes)
+
+
+def slice_axes(layout: Layout) -> Axes:
+    """The input axes that number slices: all but the last, if they have modes of their own.
+
+    >>> slice_axes(Layout.parse("o (i0 i1) h w -> (o w) i0 (i1 h)"))
+    ('i0',)
+    """
+    outer = layout.weight[1][:-1]
+    modes = [group for group in layout.modes if set(group) & set(outer)]
+    return outer if all(set(group) <= set(outer) for group in modes) else ()
+
+
+def _known(layout: Layout, moment: Tensor) -> Axes:
+    """The axes that a moment is over: inputs and taps, or the inputs alone."""
+    whole = tuple(a for g in layout.weight[1:] for a in g)
+    return whole if moment.shape[0] == product(whole, dict(layout.sizes)) else layout.weight[1]
 
 
 def traced(moment: Tensor, whole: Axes, kept: Axes, sizes: dict[Axis, int]) -> Tensor:

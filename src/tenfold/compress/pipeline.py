@@ -9,10 +9,12 @@ from torch import nn
 from tenfold.compress.apply import LayerFit, Progress, apply_
 from tenfold.compress.calibration.calibrate import collect
 from tenfold.compress.calibration.statistics import Statistics
+from tenfold.compress.latency import LatencyTable
 from tenfold.compress.metric import Metric
 from tenfold.compress.plan import Plan, plan
 from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
-from tenfold.compress.select import Selection
+from tenfold.compress.recovery.correct import correct_
+from tenfold.compress.select import Selection, Wanted
 from tenfold.compress.sites import find_sites
 from tenfold.core.errors import DataError
 from tenfold.decompose import Method
@@ -32,24 +34,29 @@ def compress(
     budget: Budget | None,
     *,
     example: Any,
-    preset: str | None = "tucker2",
+    preset: Wanted = "tucker2",
     select: Selection | None = None,
     rule: RankRule | None = None,
     method: Method[Any] | None = None,
     metric: Metric | None = None,
     data: Iterable[Any] | None = None,
     statistics: Statistics | None = None,
+    latencies: LatencyTable | None = None,
+    correct: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Compressed:
     """A smaller copy of the model: `plan`, then `apply_`. The model itself is not changed.
 
     `data` are a few batches, each inputs or (inputs, labels), that can be read twice. With a `metric` they
-    calibrate the inner product in which weights are approximated (unless `statistics` of them are given);
-    and the statistics of batch normalisation are estimated anew from them in the end.
+    calibrate the inner product in which weights are approximated (unless `statistics` of them are given).
+    With `correct`, every site then makes up for the errors of those before it (`correct_`, which needs memory
+    for the activations of all `data` between two layers). In the end the statistics of batch normalisation
+    are estimated anew from them, where the correction has not set them.
 
     Raises:
-        DataError: if `data` is an iterator, which can be read once only; and what `plan` and `apply_` raise.
+        DataError: if `data` is an iterator, which can be read once only, or missing for `correct`; and what
+            `plan` and `apply_` raise.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
@@ -59,6 +66,8 @@ def compress(
     """
     if isinstance(data, Iterator):
         raise DataError("data came as an iterator, but is read twice.", "Give a list, or a data loader.")
+    if correct and data is None:
+        raise DataError("there are no data to correct the sites with.", "Give data=, or correct=False.")
     copy = deepcopy(model)
     if metric is not None and statistics is None and data is not None:
         statistics = collect(copy, data, find_sites(copy, example), want=metric.needs, seed=seed)
@@ -72,8 +81,10 @@ def compress(
         method=method,
         metric=metric,
         statistics=statistics,
+        latencies=latencies,
     )
     fits = apply_(copy, chosen, seed=seed, statistics=statistics, progress=progress)
     if data is not None:
-        reestimate_batchnorm_(copy, data)
+        done = correct_(copy, model, chosen, data, statistics=statistics, seed=seed) if correct else ()
+        reestimate_batchnorm_(copy, data, keep={site.norm for site in done if site.norm})
     return Compressed(copy, chosen, fits)

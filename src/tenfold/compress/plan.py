@@ -4,31 +4,29 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tenfold.compress.calibration.statistics import Statistics
-from tenfold.compress.cost import flops_of
+from tenfold.compress.latency import LatencyTable
 from tenfold.compress.metric import Metric, metrics
-from tenfold.compress.select import Choice, Selection, choose
+from tenfold.compress.offers import Offer, offered
+from tenfold.compress.select import Choice, Selection, Wanted, choose
 from tenfold.compress.shift import followed_by_norm
 from tenfold.compress.sites import find_sites
 from tenfold.core import serde
-from tenfold.core.arrays import check_finite
 from tenfold.core.atomic import write_text
-from tenfold.core.errors import CheckpointError, DataError, TenfoldError
+from tenfold.core.errors import CheckpointError, TenfoldError
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.decompose import Method, methods
-from tenfold.decompose.weighted import whitened
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer
-from tenfold.ranks import Budget, Candidate, RankRule, Uniform, rules
+from tenfold.ranks import Budget, RankRule, Uniform, rules, winners
 
 VERSION = 1
 
@@ -154,19 +152,22 @@ def plan(
     budget: Budget | None,
     *,
     example: Any,
-    preset: str | None = "tucker2",
+    preset: Wanted = "tucker2",
     select: Selection | None = None,
     rule: RankRule | None = None,
     method: Method[Any] | None = None,
     metric: Metric | None = None,
     statistics: Statistics | None = None,
+    latencies: LatencyTable | None = None,
 ) -> Plan:
     """What to do at each site so that the budget is met; the model is not changed.
 
     `example` is a batch as the model takes it. `preset` serves all sites but those that `select` gives
-    another, or None; sites that it cannot serve stay dense. `rule` chooses the ranks (`Uniform()`), `method`
-    takes the place of the presets' own. With a `metric`, weights are approximated in the inner product that
-    the `statistics` of calibration data give them, and rules see the loss that they predict.
+    another, or None; sites that it cannot serve stay dense. Of several presets, or of "auto", `Lagrangian`
+    takes at each site the one that loses least at its cost, `Uniform` the first that serves. `rule` chooses
+    the ranks (`Uniform()`), `method` takes the place of the presets' own. With a `metric`, weights are
+    approximated in the inner product that the `statistics` of calibration data give them, and rules see the
+    loss that they predict. A budget in latency times layers, and keeps the times in `latencies`.
 
     Raises:
         BudgetError, SelectionError, UnsupportedError, WeightError: see `Budget`, `choose`, `check_finite`.
@@ -176,31 +177,24 @@ def plan(
     {'R0': 13, 'R1': 12}
     """
     rule = Uniform() if rule is None else rule
+    table = LatencyTable() if latencies is None else latencies
     choices = choose(model, find_sites(model, example), preset, select)
     chosen_metrics = _metrics(model, choices, metric, example)
-    candidates = [
-        _candidate(model, c, chosen_metrics.get(c.site.name), statistics) for c in choices if c.scheme
-    ]
-    ranks = rule(candidates, budget)
+    offers = {
+        offer.name: offer
+        for choice in choices
+        for offer in offered(model, choice, chosen_metrics.get(choice.site.name), method, statistics, table)
+    }
+    candidates = [offer.candidate() for offer in offers.values()]
+    chosen = winners(candidates, rule(candidates, budget))
     layers: dict[str, dict[str, LayerPlan]] = {}
-    dense = {c.site.name: c.reason for c in choices if not c.scheme}
-    for c in choices:
-        if c.scheme is None:
+    dense = {c.site.name: c.reason for c in choices if not c.schemes}
+    for site, (candidate, ranks) in chosen.items():
+        if ranks is None:
+            dense[site] = "factors would cost as much as the weight"
             continue
-        chosen = ranks[c.site.name]
-        if chosen is None:
-            dense[c.site.name] = "factors would store as much as the weight"
-            continue
-        preset_row = c.scheme.preset
-        layer = LayerPlan(
-            preset_row.format,
-            str(c.scheme.layout),
-            chosen,
-            method or preset_row.method,
-            c.site.example,
-            chosen_metrics.get(c.site.name),
-        )
-        layers.setdefault(c.site.module, {})[c.site.parameter] = layer
+        offer = offers[candidate.name]
+        layers.setdefault(offer.site.module, {})[offer.site.parameter] = _layer(offer, ranks)
     request = {
         "budget": vars(budget) if budget else None,
         "preset": preset,
@@ -211,16 +205,21 @@ def plan(
     )
 
 
+def _layer(offer: Offer, ranks: Mapping[Axis, int]) -> LayerPlan:
+    format_, layout = offer.scheme.preset.format, str(offer.scheme.layout)
+    return LayerPlan(format_, layout, ranks, offer.method, offer.site.example, offer.metric)
+
+
 def _metrics(
     model: nn.Module, choices: Sequence[Choice], metric: Metric | None, example: Any
 ) -> dict[str, Metric]:
     """The metric of every site: about the mean where a bias or a normalisation takes a shift up."""
-    sites = [c.site for c in choices if c.scheme]
+    sites = [c.site for c in choices if c.schemes]
     if metric is None:
         return {}
     if "centred" not in {f.name for f in fields(metric)}:  # type: ignore[arg-type]
         return {site.name: metric for site in sites}
-    free = followed_by_norm(model, example)
+    free = followed_by_norm(model, (example, None))
     return {
         site.name: replace(
             metric,  # type: ignore[type-var]
@@ -228,32 +227,3 @@ def _metrics(
         )
         for site in sites
     }
-
-
-def _candidate(
-    model: nn.Module, choice: Choice, metric: Metric | None, statistics: Statistics | None
-) -> Candidate:
-    assert choice.scheme is not None
-    weight: Tensor = model.get_parameter(choice.site.name).detach()
-    check_finite(weight, choice.site.name)
-    row, layout = choice.scheme.preset, choice.scheme.layout
-    tensor = partial(layout.to_modes, weight)
-    layer, example = model.get_submodule(choice.site.module), choice.site.example
-    candidate = Candidate(
-        choice.site.name,
-        row.format_class,
-        layout.mode_shape,
-        row.whole,
-        tensor,
-        flops=None if example is None else flops_of(layer, row.format_class, layout, example),
-        itemsize=weight.element_size(),
-    )
-    if metric is None:
-        return candidate
-    if statistics is None or choice.site.name not in statistics:
-        raise DataError(
-            f"the metric needs statistics of '{choice.site.name}', but none were given.",
-            "Collect them: collect(model, batches, find_sites(model, example)).",
-        )
-    roots = partial(metric.roots, statistics[choice.site.name], layout)
-    return replace(candidate, weighted=lambda: whitened(tensor(), roots()), scale=0.5)

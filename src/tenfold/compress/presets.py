@@ -1,15 +1,17 @@
 """The decompositions of the literature as rows of a table: a format, a layout, and a method that fits it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from tenfold.core.errors import UnsupportedError
+from tenfold.core.errors import UnknownNameError, UnsupportedError
 from tenfold.core.layout import Layout, balanced
+from tenfold.core.network import Axes, Axis
 from tenfold.core.registry import Registry
-from tenfold.decompose import CPALS, HOOI, TTSVD, Method, TruncatedSVD
+from tenfold.decompose import CPALS, HOOI, TTSVD, Method, SlicedSVD, TruncatedSVD
 from tenfold.formats import Format, formats
 from tenfold.nn import replacement
 
@@ -18,9 +20,9 @@ from tenfold.nn import replacement
 class Preset:
     """A format and the layouts in which it serves a layer.
 
-    `layouts` maps the axes of a weight, such as "o i h w", to a layout; axes that end in digits are split
-    into sizes as equal as their divisors allow. `whole` numbers the modes that are not compressed. A
-    convolution whose kernel is a single point is a matrix, and is served as `pointwise` says.
+    `layouts` maps the axes of a weight, such as "o i h w", to a layout; axes that end in digits and have no
+    size there are split into sizes as equal as their divisors allow. `whole` numbers the modes that are not
+    compressed. A convolution whose kernel is a single point is a matrix, and is served as `pointwise` says.
     """
 
     name: str
@@ -58,16 +60,25 @@ class Preset:
         layout, shape = Layout.parse(text), tuple(layer.get_parameter("weight").shape)
         groups: int = getattr(layer, "groups", 1)
         free = (shape[0] // groups, *shape[1:])
-        sizes = {
-            a: n
-            for group, size in zip(layout.weight, free, strict=True)
-            if len(group) > 1
-            for a, n in zip(group, balanced(size, len(group)), strict=True)
-        }
+        sizes = dict(layout.sizes)
+        for group, size in zip(layout.weight, free, strict=True):
+            sizes |= self._split(group, size, sizes, name)
         layout = Layout(layout.weight, layout.modes, tuple(sizes.items()))
         if groups > 1:
             layout = layout.with_axis("g", layout.weight[0][0], groups)
         return layout.bind(shape, name)
+
+    def _split(self, group: Axes, size: int, sizes: Mapping[Axis, int], name: str) -> dict[Axis, int]:
+        """Sizes of the axes of a group that have none."""
+        given = math.prod(sizes.get(a, 1) for a in group)
+        if size % given:
+            raise UnsupportedError(
+                f"preset '{self.name}' cannot serve '{name}': {given} does not divide its {size} "
+                f"({' '.join(group)}).",
+                f"Leave it out, or choose a divisor of {size}.",
+            )
+        rest = [a for a in group if a not in sizes]
+        return dict(zip(rest, balanced(size // given, len(rest)), strict=True)) if rest else {}
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Scheme:
 
 METHODS: dict[str, Method[Any]] = {
     "lowrank": TruncatedSVD(),
+    "sliced_lowrank": SlicedSVD(),
     "cp": CPALS(tol=1e-4, max_steps=50),
     "tucker": HOOI(),
     "tt": TTSVD(),
@@ -88,8 +100,55 @@ METHODS: dict[str, Method[Any]] = {
 
 CONVOLUTIONS = ("w", "h w", "d h w")
 
-presets: Registry[Preset] = Registry("preset")
+
+class PresetRegistry(Registry[Preset]):
+    """Presets by name; of those of low rank, "channel_svd/4" is "channel_svd" in 4 slices of the inputs."""
+
+    def __getitem__(self, name: str) -> Preset:
+        row, slash, count = name.partition("/")
+        preset = super().__getitem__(row)
+        if not slash:
+            return preset
+        if not count.isdecimal() or int(count) < 1:
+            raise UnknownNameError(
+                f"preset '{name}' does not say how many slices it has.", f"Write it as '{row}/4'."
+            )
+        return sliced(preset, int(count))
+
+
+presets = PresetRegistry("preset")
 """The presets by name."""
+
+
+def sliced(row: Preset, count: int) -> Preset:
+    """A preset of low rank on each of `count` slices of the inputs, all of one rank.
+
+    A convolution becomes one in `count` groups and one that adds up what they find.
+
+    Raises:
+        UnsupportedError: if the preset is not of low rank.
+
+    >>> sliced(presets["channel_svd"], 4).layouts["o i h w"]
+    'o (i0=4 i1) h w -> o i0 (i1 h w)'
+    """
+    if row.format != "lowrank":
+        known = ", ".join(name for name in presets if presets[name].format == "lowrank")
+        raise UnsupportedError(
+            f"preset '{row.name}' is not of low rank and has no slices.", f"Slice {known}."
+        )
+    if count == 1:
+        return row
+    layouts = {axes: str(in_slices(Layout.parse(text), count)) for axes, text in row.layouts.items()}
+    pointwise = f"{row.pointwise}/{count}" if row.pointwise else None
+    return Preset(f"{row.name}/{count}", "sliced_lowrank", layouts, pointwise=pointwise)
+
+
+def in_slices(layout: Layout, count: int) -> Layout:
+    """The layout of a matrix with its inputs "i" cut in slices "i0", and the modes rows, slices, columns."""
+    (columns,) = (g for g in layout.modes if "i" in g)
+    (rows,) = (g for g in layout.modes if g != columns)
+    weight = tuple(("i0", "i1") if g == ("i",) else g for g in layout.weight)
+    return Layout(weight, (rows, ("i0",), tuple("i1" if a == "i" else a for a in columns)), (("i0", count),))
 
 
 def convolutional(layout: str, kernels: tuple[str, ...] = CONVOLUTIONS) -> dict[str, str]:
@@ -104,8 +163,11 @@ def serving(axes: str) -> list[str]:
 
 TABLE = (
     Preset("weight_svd", "lowrank", {"o i": "o i -> o i", **convolutional("o i * -> (o *) i")}),
-    Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)")),
+    Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)"), pointwise="weight_svd"),
     Preset("spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), pointwise="weight_svd"),
+    Preset(
+        "spatial_svd_w", "lowrank", convolutional("o i * -> (i w) (o h)", ("h w",)), pointwise="weight_svd"
+    ),
     Preset("cp3", "cp", convolutional("o i * -> o i (*)"), pointwise="weight_svd"),
     Preset("cp4", "cp", convolutional("o i * -> o i *", ("h w",)), pointwise="weight_svd"),
     Preset("tucker2", "tucker", convolutional("o i * -> o i (*)"), (2,), "weight_svd"),
@@ -114,8 +176,12 @@ TABLE = (
     Preset("tt_matrix", "tt", {"o i": "(o0 o1) (i0 i1) -> (o0 i0) (o1 i1)"}),
 )
 """Sources: weight and spatial SVD: Jaderberg et al. 2014, arXiv:1405.3866; channel SVD: Zhang et al. 2015,
-arXiv:1505.06798; CP: Lebedev et al. 2015, arXiv:1412.6553; Tucker-2: Kim et al. 2016, arXiv:1511.06530;
+arXiv:1505.06798; these with the kernel's other axis first, and in slices: Liebenwein et al. 2021,
+arXiv:2107.11442; CP: Lebedev et al. 2015, arXiv:1412.6553; Tucker-2: Kim et al. 2016, arXiv:1511.06530;
 TT convolution: Garipov et al. 2016, arXiv:1611.03214; TT matrix: Novikov et al. 2015, arXiv:1509.06569."""
 
 for _preset in TABLE:
     presets.add(_preset.name, _preset)
+
+AUTO = ("weight_svd", "channel_svd", "spatial_svd", "spatial_svd_w", "tucker2", "cp3")
+"""What "auto" chooses from: chains of two or three convolutions and linear maps, which run fast everywhere."""

@@ -7,32 +7,34 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tenfold.compress.presets import Scheme, presets
+from tenfold.compress.presets import AUTO, Scheme, presets
 from tenfold.compress.sites import Site
 from tenfold.core.errors import SelectionError, UnsupportedError
 from tenfold.nn import REPLACEMENTS
 
-Selection = Mapping[str, str | None]
-"""Pattern -> name of a preset, or None to leave dense. A pattern is the name of a module or parameter,
+Wanted = str | Sequence[str] | None
+"""The name of a preset, several of which the rank rule chooses one for each site, "auto" for those of `AUTO`,
+or None to leave dense."""
+
+Selection = Mapping[str, Wanted]
+"""Pattern -> what is wanted there. A pattern is the name of a module or parameter,
 "re:" and a regular expression that must match all of one, or the name of a layer type such as "Conv2d"."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is done at a site: a scheme, or the reason why it stays dense."""
+    """What may be done at a site: schemes to choose from, or the reason why it stays dense."""
 
     site: Site
-    scheme: Scheme | None
+    schemes: tuple[Scheme, ...]
     reason: str = ""
 
 
-def choose(
-    model: nn.Module, sites: Sequence[Site], preset: str | None, select: Selection | None
-) -> list[Choice]:
+def choose(model: nn.Module, sites: Sequence[Site], preset: Wanted, select: Selection | None) -> list[Choice]:
     """A choice for every site.
 
-    A preset that is named for a site must serve it; the default preset leaves the sites that it cannot serve
-    dense.
+    A preset that is named for a site must serve it, or one of several must; the default preset leaves the
+    sites that it cannot serve dense.
 
     Raises:
         SelectionError: if a pattern matches no site, or nothing is left to compress.
@@ -40,13 +42,13 @@ def choose(
         UnknownNameError: if there is no such preset.
     """
     select = {} if select is None else select
-    for name in [preset, *select.values()]:
-        if name is not None:
+    for wanted in [preset, *select.values()]:
+        for name in named(wanted):
             presets[name]
     for pattern in select:
         _check_matches(pattern, sites)
     choices = [_choice(model, site, preset, select) for site in sites]
-    if not any(c.scheme for c in choices):
+    if not any(c.schemes for c in choices):
         reasons = "; ".join(f"{c.site.name}: {c.reason}" for c in choices[:3]) or "the model has no sites"
         raise SelectionError(
             f"nothing is left to compress ({reasons}).", "Choose another preset or selection."
@@ -54,26 +56,48 @@ def choose(
     return choices
 
 
-def _choice(model: nn.Module, site: Site, preset: str | None, select: Selection) -> Choice:
+def named(wanted: Wanted) -> tuple[str, ...]:
+    """The presets that are meant.
+
+    >>> named("tucker2"), named(None), "channel_svd" in named("auto")
+    (('tucker2',), (), True)
+    """
+    if wanted is None:
+        return ()
+    if isinstance(wanted, str):
+        return AUTO if wanted == "auto" else (wanted,)
+    return tuple(dict.fromkeys(name for entry in wanted for name in named(entry)))
+
+
+def _choice(model: nn.Module, site: Site, preset: Wanted, select: Selection) -> Choice:
     explicit = [p for p in sorted(select, key=_precedence) if matches(p, site)]
-    name = select[explicit[0]] if explicit else preset
-    if name is None:
-        return Choice(
-            site, None, f"'{explicit[0]}' selects none" if explicit else "no preset is chosen for it"
-        )
+    names = named(select[explicit[0]] if explicit else preset)
+    if not names:
+        return Choice(site, (), f"'{explicit[0]}' selects none" if explicit else "no preset is chosen for it")
     if stranger := _stranger(model, site):
         problem = f"its weight is also '{stranger}', which has no factorized form"
-        if explicit and select[explicit[0]]:
+        if explicit:
             raise UnsupportedError(
                 f"'{site.name}' cannot be compressed: {problem}.", "Untie it, or leave it out."
             )
-        return Choice(site, None, problem)
-    try:
-        return Choice(site, presets[name](model.get_submodule(site.module), site.name))
-    except UnsupportedError as error:
-        if explicit:
-            raise
-        return Choice(site, None, error.problem)
+        return Choice(site, (), problem)
+    return _served(model, site, names, must=bool(explicit))
+
+
+def _served(model: nn.Module, site: Site, names: Sequence[str], must: bool) -> Choice:
+    """The schemes of the presets that serve the site, each layout and format once."""
+    found: dict[tuple[str, str], Scheme] = {}
+    refused: list[UnsupportedError] = []
+    for name in names:
+        try:
+            scheme = presets[name](model.get_submodule(site.module), site.name)
+        except UnsupportedError as error:
+            refused.append(error)
+        else:
+            found.setdefault((scheme.preset.format, str(scheme.layout)), scheme)
+    if not found and must:
+        raise refused[0]
+    return Choice(site, tuple(found.values()), "" if found else refused[0].problem)
 
 
 def _precedence(pattern: str) -> int:

@@ -6,22 +6,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tenfold.measure.running import evaluating, run
+from tenfold.compress.batches import Forward, outputs_of
+from tenfold.measure.running import evaluating
 
 
-def followed_by_norm(model: nn.Module, example: Any) -> set[str]:
-    """Names of the modules whose output goes straight into a batch normalisation.
+def followed_by_norm(model: nn.Module, batch: Any, forward: Forward | None = None) -> dict[str, str]:
+    """Modules whose output goes straight into a batch normalisation -> the name of that.
 
     There a constant added to every channel is subtracted again, so that only deviations from the mean count
     once the statistics are re-estimated.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.ReLU())
     >>> followed_by_norm(net, torch.zeros(1, 3, 8, 8))
-    {'0'}
+    {'0': '1'}
     """
     made: dict[int, str] = {}
     kept: list[Tensor] = []
-    found: set[str] = set()
+    found: dict[str, str] = {}
 
     def remember(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
@@ -31,19 +32,22 @@ def followed_by_norm(model: nn.Module, example: Any) -> set[str]:
 
         return hook
 
-    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and id(args[0]) in made:
-            found.add(made[id(args[0])])
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and id(args[0]) in made:
+                found[made[id(args[0])]] = name
+
+        return hook
 
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
-            handles.append(module.register_forward_pre_hook(look))
+            handles.append(module.register_forward_pre_hook(look(name)))
         elif "weight" in module._parameters:
             handles.append(module.register_forward_hook(remember(name)))
     try:
         with evaluating(model):
-            run(model, example)
+            outputs_of(model, batch, forward)
     finally:
         for handle in handles:
             handle.remove()

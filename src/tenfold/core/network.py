@@ -50,6 +50,16 @@ class Network:
         """The axes that only factors share."""
         return tuple(a for a in distinct(self.factors) if a not in self.modes)
 
+    @cached_property
+    def slices(self) -> Axes:
+        """The modes that every one of several factors carries: they number slices, each a network of its own.
+
+        >>> Network((("s", "o", "R"), ("s", "R", "i")), ("o", "s", "i"), ()).slices
+        ('s',)
+        """
+        several = len(self.factors) > 1
+        return tuple(m for m in self.modes if several and all(m in f for f in self.factors))
+
     @property
     def ranks(self) -> dict[Axis, int]:
         """Bond -> size."""
@@ -120,7 +130,7 @@ class Network:
         A bond between two factors carries no more than the product of the other axes of either (for a Tucker
         core: R0 <= m0 and R0 <= R1 R2 ...; for a train: R1 <= R0 m0). A bond that several factors share
         carries no more than the product of all their other axes but the largest one's: no tensor has a
-        higher CP rank.
+        higher CP rank. Modes that number slices do not count: every slice has the bond to itself.
         """
         sizes = dict(self.sizes)
         while True:
@@ -135,16 +145,20 @@ class Network:
         return self.with_ranks(dict.fromkeys(self.bonds, largest)).clipped()
 
     def _capacity(self, b: Axis, sizes: Sizes) -> int:
-        others = [math.prod(sizes[a] for a in f if a != b) for f in self.factors if b in f]
+        own = {b, *self.slices}
+        others = [math.prod(sizes[a] for a in f if a not in own) for f in self.factors if b in f]
         if len(others) == 2:
             return min(others)
         return max(1, math.prod(others) // max(others))
 
     def cut(self, b: Axis) -> tuple[Axes, ...]:
-        """Sets of modes that fall apart when bond `b` is removed, one per part that holds any modes."""
+        """Sets of modes that fall apart when bond `b` is removed, one per part that holds any modes.
+
+        Modes that number slices are in no part: they join nothing.
+        """
         parts: list[set[Axis]] = []
         for f in self.factors:
-            axes = set(f) - {b}
+            axes = set(f) - {b, *self.slices}
             touching = [p for p in parts if p & axes]
             parts = [p for p in parts if not p & axes] + [axes.union(*touching)]
         found = (tuple(m for m in self.modes if m in p) for p in parts)

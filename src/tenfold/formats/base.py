@@ -1,5 +1,6 @@
 """A tensor held as factors; everything that follows from its graph is written here once."""
 
+import itertools
 import math
 import operator
 from abc import ABC, abstractmethod
@@ -150,18 +151,21 @@ class Format(ABC):
 
     def mode_dot(self, operand: Array, k: int) -> "Format":
         """Product of mode k with a matrix (new size, size), which keeps the format, or with a vector, which
-        removes the mode and gives a general network."""
+        removes the mode and gives a general network. A matrix on a mode that several factors carry mixes
+        slices, and gives a general network too."""
         xp = namespace(operand, *self.factors)
-        at, axis = self._holder(k)
         if operand.shape[-1] != self.shape[k]:
             raise ShapeError(
                 f"mode {k} has size {self.shape[k]}, but the operand has shape {tuple(operand.shape)}.",
                 "Its last axis must be as long as the mode.",
             )
+        if len(holders := self._holders(k)) > 1:
+            return self._joined(operand, k)
+        ((at, axis),) = holders.items()
         product = xp.tensordot(self.factors[at], operand, axes=((axis,), (operand.ndim - 1,)))
         if operand.ndim == 2:
-            return self._replaced(at, xp.moveaxis(product, -1, axis))
-        return self._without(k, at, product)
+            return self._replaced({at: xp.moveaxis(product, -1, axis)})
+        return self._without(k, {at: product})
 
     def __getitem__(self, index: Any) -> "Format":
         """Slices and index arrays keep the format; integers remove their mode and give a general network.
@@ -176,32 +180,36 @@ class Format(ABC):
         return value
 
     def _selected(self, item: Any, k: int) -> "Format":
-        at, axis = self._holder(k)
-        factor = self.factors[at][(slice(None),) * axis + (item,)]
-        lost = self.factors[at].ndim - factor.ndim
-        if isinstance(item, bool) or lost not in (0, 1):
+        chosen = {n: self.factors[n][(slice(None),) * axis + (item,)] for n, axis in self._holders(k).items()}
+        lost = {self.factors[n].ndim - factor.ndim for n, factor in chosen.items()}
+        if isinstance(item, bool) or not lost <= {0, 1}:
             raise ShapeError(
                 f"mode {k} cannot be indexed with {item!r}.", "Give an integer, a slice or one axis."
             )
-        return self._without(k, at, factor) if lost else self._replaced(at, factor)
+        return self._without(k, chosen) if lost == {1} else self._replaced(chosen)
 
-    def _holder(self, k: int) -> tuple[int, int]:
-        """The factor that carries mode k, and the axis it has there."""
+    def _holders(self, k: int) -> dict[int, int]:
+        """The factors that carry mode k, by number, and the axis that it has there."""
         name = self.network.modes[k]
-        return next((n, f.index(name)) for n, f in enumerate(self.network.factors) if name in f)
+        return {n: f.index(name) for n, f in enumerate(self.network.factors) if name in f}
 
-    def _replaced(self, at: int, factor: Array) -> "Format":
-        arrays = iter([factor if n == at else f for n, f in enumerate(self.factors)])
+    def _replaced(self, changed: Mapping[int, Array]) -> "Format":
+        """The same graph, some factors in the place of others."""
+        arrays = iter([changed.get(n, f) for n, f in enumerate(self.factors)])
         return self.with_factors([None if s is None else next(arrays) for s in self.slots])
 
-    def _without(self, k: int, at: int, factor: Array) -> "General":
-        """The general network that is left when mode k is gone from factor `at`, which is now `factor`."""
+    def _without(self, k: int, changed: Mapping[int, Array]) -> "General":
+        """The general network that is left when mode k is gone from its factors, which are now `changed`."""
         gone = self.network.modes[k]
-        modes = [m for m in self.network.modes if m != gone]
-        names = {m: mode(n) for n, m in enumerate(modes)}
-        graph = [tuple(names.get(a, a) for a in f if a != gone) for f in self.network.factors]
-        arrays = tuple(factor if n == at else f for n, f in enumerate(self.factors))
-        return General(arrays, tuple(graph))
+        graph = [tuple(a for a in f if a != gone) for f in self.network.factors]
+        return _general([changed.get(n, f) for n, f in enumerate(self.factors)], graph)
+
+    def _joined(self, operand: Array, k: int) -> "General":
+        """The general network with one more factor on mode k, which becomes a bond."""
+        m = self.network.modes[k]
+        b = next(name for n in itertools.count() if (name := f"S{n}") not in self.network.bonds)
+        graph = [tuple(b if a == m else a for a in f) for f in self.network.factors]
+        return _general([*self.factors, operand], [*graph, (m, b) if operand.ndim == 2 else (b,)])
 
     # Copies --------------------------------------------------------------------------------------------
 
@@ -300,6 +308,12 @@ class General(Format):
     def graph(self) -> tuple[Axes, ...]:
         """The axes of every array."""
         return self.joined
+
+
+def _general(arrays: Sequence[Array], graph: Sequence[Axes]) -> General:
+    """A general network, its modes numbered anew."""
+    names = {m: mode(n) for n, m in enumerate(modes_of(graph))}
+    return General(tuple(arrays), tuple(tuple(names.get(a, a) for a in axes) for axes in graph))
 
 
 def whole_number(rank: Any) -> int:

@@ -2,6 +2,7 @@
 
 from tenfold.nn.base import REPLACEMENTS, FactorizedLayer, Role, replacement, replaces
 from tenfold.nn.conv import FactorizedConv
+from tenfold.nn.gates import GatedTensor
 from tenfold.nn.linear import FactorizedLinear
 from tenfold.nn.tensor import DenseFallbackWarning, FactorizedTensor
 
@@ -12,6 +13,7 @@ __all__ = [
     "FactorizedLayer",
     "FactorizedLinear",
     "FactorizedTensor",
+    "GatedTensor",
     "Role",
     "replacement",
     "replaces",

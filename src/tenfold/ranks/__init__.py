@@ -8,6 +8,8 @@ from tenfold.ranks.energy import Energy
 from tenfold.ranks.evbmf import EVBMF, evbmf_rank
 from tenfold.ranks.fixed import Fixed
 from tenfold.ranks.lagrangian import Lagrangian
+from tenfold.ranks.lasso import Lasso
+from tenfold.ranks.search import Search
 from tenfold.ranks.sensitivity import Sensitivity, measured_losses
 from tenfold.ranks.uniform import Uniform
 
@@ -20,7 +22,9 @@ __all__ = [
     "Energy",
     "Fixed",
     "Lagrangian",
+    "Lasso",
     "RankRule",
+    "Search",
     "Sensitivity",
     "Uniform",
     "evbmf_rank",

@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from tenfold.core.errors import BudgetError, SelectionError
 from tenfold.core.registry import Registry
-from tenfold.ranks.budget import NOUNS, Budget, Unit
+from tenfold.ranks.budget import NOUNS, STORED, Budget, Unit
 from tenfold.ranks.candidate import Allotment, Candidate
 
-FLOOR = 0.6
+FLOOR = 0.8
 """The floor of the rules that compare sites, unless the budget gives one."""
 
 
@@ -83,7 +83,7 @@ def allowed(candidates: Sequence[Candidate], budget: Budget, lowest: int | None 
     lowest = sum(lowest_costs(candidates, unit)) if lowest is None else lowest
     limit = budget.allowance(dense)
     if limit < lowest:
-        verb = "takes" if unit == "flops" else "stores"
+        verb = "stores" if unit in STORED else "takes"
         raise BudgetError(
             f"the budget is {limit:,} {NOUNS[unit]}, but the smallest plan {verb} {lowest:,} of {dense:,}.",
             f"Keep at least {unit}={math.ceil(1e4 * lowest / dense) / 1e4}, or choose another preset.",

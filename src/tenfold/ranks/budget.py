@@ -1,13 +1,16 @@
 """How much to keep, and in which unit."""
 
-from dataclasses import dataclass, fields
+from dataclasses import InitVar, dataclass, fields
 from typing import Literal, get_args
 
 from tenfold.core.errors import BudgetError
 
-Unit = Literal["params", "flops", "bytes"]
+Unit = Literal["params", "flops", "bytes", "latency"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
-NOUNS = {"params": "elements", "flops": "FLOPs", "bytes": "bytes"}
+NOUNS = {"params": "elements", "flops": "FLOPs", "bytes": "bytes", "latency": "nanoseconds"}
+STORED: tuple[Unit, ...] = ("params", "bytes")
+"""The units of what a weight stores, which grows by the same with each rank of a bond; the others say what it
+takes to run, which need not."""
 
 
 def _is_count(value: object) -> bool:
@@ -18,12 +21,13 @@ def _is_count(value: object) -> bool:
 class Budget:
     """How much to keep of the weights that may be compressed, in one unit, and what bounds single ranks.
 
-    `params`, `flops` or `bytes` is a fraction of what the sites cost dense (a float up to 1.0), or a number
-    of elements, FLOPs or bytes (an int). What is not a site, such as biases and normalisation layers, is not
-    counted and not touched.
+    `params`, `flops`, `bytes` or `latency` is a fraction of what the sites cost dense (a float up to 1.0), or
+    a number of elements, FLOPs, bytes or nanoseconds (an int). What is not a site, such as biases and
+    normalisation layers, is not counted and not touched. The latency is the sum of the times that the sites'
+    layers take by themselves, measured one by one; what a network does between them comes on top.
 
     `floor`: every site keeps at least this fraction of what the uniform rule would give it, rounded down to a
-    whole rank. None leaves it to the rule: 0.6 for those that compare sites with one another, where without
+    whole rank. None leaves it to the rule: 0.8 for those that compare sites with one another, where without
     a floor the result can be worse than uniform; 0 for the others. 0 switches it off. `cap`: no rank above
     this fraction of its full one, though a site may stay dense. `multiple`: ranks larger than this are
     rounded down to multiples of it, such as 8 or 16 for GPUs.
@@ -32,16 +36,25 @@ class Budget:
     (250, 100)
     >>> Budget(flops=0.5, floor=0, multiple=8)
     Budget(flops=0.5, floor=0, multiple=8)
+    >>> Budget(latency=3_500_000).allowance(9_000_000)  # 3.5 of 9 milliseconds
+    3500000
     """
 
     params: float | int | None = None
     flops: float | int | None = None
     bytes: float | int | None = None
+    latency: float | int | None = None
     floor: float | None = None
     cap: float | None = None
     multiple: int | float | None = None
+    max_drop: InitVar[float | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, max_drop: float | None) -> None:
+        if max_drop is not None:
+            raise BudgetError(
+                f"a budget of max_drop={max_drop!r} came, which no ranks can be read off without measuring.",
+                "Call compress_within(model, max_drop, evaluate, compress): it searches for the budget.",
+            )
         given = [u for u in UNITS if getattr(self, u) is not None]
         if len(given) != 1:
             problem = f"a budget in {' and '.join(given) or 'no unit'} came."

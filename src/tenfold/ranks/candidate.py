@@ -5,12 +5,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from jaxtyping import Float
+
 from tenfold.core.arrays import Array
 from tenfold.core.errors import BudgetError
-from tenfold.core.network import Axis, Network
+from tenfold.core.network import Axes, Axis, Network
 from tenfold.formats import Format
-from tenfold.ranks.budget import EVERYTHING, Budget, Unit
-from tenfold.ranks.spectra import Spectrum, slice_spectrum, unfolding_spectrum
+from tenfold.ranks.budget import EVERYTHING, NOUNS, STORED, Budget, Unit
+from tenfold.ranks.spectra import (
+    Spectrum,
+    slice_spectrum,
+    spectra_of_slices,
+    spectral_norm,
+    unfolding_spectrum,
+)
 
 Allotment = Mapping[Axis, int] | None
 """Bond -> size; None where a weight stays dense."""
@@ -25,7 +34,11 @@ class Candidate:
 
     - `weighted` gives the array in the metric of the data (whitened), which takes the place of `tensor`.
     - `scale` is what its squared error weighs in the loss: the loss rises by scale · ‖error‖².
-    - `flops` says what ranks cost, None for dense; `itemsize` is the bytes of an element.
+    - `flops` and `latency` (in nanoseconds) say what ranks take to run, None being the dense weight. They are
+      asked if the budget is in their unit, once for each ranks, and should not fall as ranks grow.
+    - `itemsize` is the bytes of an element.
+    - `fit` gives the squared error of a fit at some ranks, in the metric of the data; it is not given where
+      the singular values say it exactly.
     - `site` names the weight, where several candidates are for one; a rule then uses one of them at most.
 
     >>> import numpy as np
@@ -45,6 +58,8 @@ class Candidate:
     flops: Callable[[Allotment], int] | None = None
     itemsize: int = 4
     site: str | None = None
+    latency: Callable[[Allotment], int] | None = None
+    fit: Callable[[Mapping[Axis, int]], float] | None = None
 
     @property
     def place(self) -> str:
@@ -68,13 +83,13 @@ class Candidate:
         return self._sized(ranks).ranks
 
     def cost(self, ranks: Allotment, unit: Unit = "params") -> int:
-        """Elements or bytes that these ranks store, or the FLOPs that they take.
+        """Elements or bytes that these ranks store, or the FLOPs or nanoseconds that they take.
 
         Raises:
-            BudgetError: for FLOPs, if the candidate has no `flops`.
+            BudgetError: for FLOPs and latency, if the candidate does not say them.
         """
-        if unit == "flops":
-            return self._flops(ranks)
+        if unit not in STORED:
+            return self._running(ranks, unit)
         elements = self.dense if ranks is None else self._sized(ranks).numel
         return elements * (self.itemsize if unit == "bytes" else 1)
 
@@ -93,19 +108,20 @@ class Candidate:
         return self._networks[key]
 
     @cached_property
-    def _work(self) -> dict[tuple[int, ...] | None, int]:
+    def _work(self) -> dict[tuple[Unit, tuple[int, ...] | None], int]:
         return {}
 
-    def _flops(self, ranks: Allotment) -> int:
-        if self.flops is None:
+    def _running(self, ranks: Allotment, unit: Unit) -> int:
+        count = self.flops if unit == "flops" else self.latency
+        if count is None:
             raise BudgetError(
-                f"the budget counts FLOPs, but '{self.name}' does not say how many its ranks take.",
-                "Give Candidate(flops=...), or a budget in params or bytes.",
+                f"the budget counts {NOUNS[unit]}, but '{self.name}' does not say how many its ranks take.",
+                f"Give Candidate({unit}=...), or a budget in {' or '.join(STORED)}.",
             )
         sizes = None if ranks is None else self.cut(ranks)
-        key = None if sizes is None else tuple(sizes.values())
+        key = unit, None if sizes is None else tuple(sizes.values())
         if key not in self._work:
-            self._work[key] = self.flops(sizes)
+            self._work[key] = count(sizes)
         return self._work[key]
 
     # Ranks ---------------------------------------------------------------------------------------------
@@ -149,10 +165,9 @@ class Candidate:
 
     def _grown(self, ranks: dict[Axis, int], amount: int, terms: Budget) -> dict[Axis, int] | None:
         """One step more for the bond that is furthest below its share, of those for which it fits."""
-        now = self.cost(ranks, terms.unit)
         for b in sorted(ranks, key=lambda b: ranks[b] / self.full.ranks[b]):
             grown = self.trimmed(ranks | {b: terms.next(ranks[b])}, terms)
-            if now < self.cost(grown, terms.unit) <= amount:
+            if grown != ranks and self.cost(grown, terms.unit) <= amount:
                 return grown
         return None
 
@@ -162,9 +177,22 @@ class Candidate:
         """Singular values of the unfoldings that `bond` bounds, in the metric of the data.
 
         For a tree that is the one unfolding that cutting the bond makes; for CP one a mode; for a bond of a
-        ring, which no cut separates, those of the modes next to it.
+        ring, which no cut separates, those of the modes next to it. Where modes number slices, which all
+        have the bond's rank, the squares are added up over the slices: Σ_{i>R} of them is what all lose.
         """
-        return [self._spectrum(tuple(self.full.modes.index(m) for m in part)) for part in self._parts(bond)]
+        if not self.full.slices:
+            return [self._spectrum(rows) for rows in self._rows(bond)]
+        return [np.linalg.norm(self._by_slice(rows), axis=0) for rows in self._rows(bond)]
+
+    def operators(self, bond: Axis) -> list[tuple[Spectrum, float]]:
+        """Singular values of the matrices that `bond` bounds, each with the largest one of the weight.
+
+        These are the `spectra`; where modes number slices there is one for each slice, and the weight has
+        its slices side by side.
+        """
+        if not self.full.slices:
+            return [(s, float(s[0])) for s in self.spectra(bond)]
+        return [(s, self._norm(rows)) for rows in self._rows(bond) for s in self._by_slice(rows)]
 
     def mode_spectrum(self, k: int) -> Spectrum:
         """Singular values of the unfolding of mode k."""
@@ -175,7 +203,13 @@ class Candidate:
         """Singular values of its slices, which bound the error of CP: see `slice_spectrum`."""
         return slice_spectrum(self._values())
 
-    def _parts(self, bond: Axis) -> list[tuple[Axis, ...]]:
+    def _rows(self, bond: Axis) -> list[tuple[int, ...]]:
+        return [self._numbers(part) for part in self._parts(bond)]
+
+    def _numbers(self, modes: Axes) -> tuple[int, ...]:
+        return tuple(self.full.modes.index(m) for m in modes)
+
+    def _parts(self, bond: Axis) -> list[Axes]:
         parts = self.full.cut(bond)
         if len(parts) != 1:
             return list(parts[:1] if len(parts) == 2 else parts)
@@ -189,6 +223,24 @@ class Candidate:
         if rows not in self._spectra:
             self._spectra[rows] = unfolding_spectrum(self._values(), rows)
         return self._spectra[rows]
+
+    @cached_property
+    def _slices(self) -> dict[tuple[int, ...], Float[np.ndarray, "slices k"]]:
+        return {}
+
+    def _by_slice(self, rows: tuple[int, ...]) -> Float[np.ndarray, "slices k"]:
+        if rows not in self._slices:
+            self._slices[rows] = spectra_of_slices(self._values(), self._numbers(self.full.slices), rows)
+        return self._slices[rows]
+
+    @cached_property
+    def _norms(self) -> dict[tuple[int, ...], float]:
+        return {}
+
+    def _norm(self, rows: tuple[int, ...]) -> float:
+        if rows not in self._norms:
+            self._norms[rows] = spectral_norm(self._values(), rows)
+        return self._norms[rows]
 
     def _values(self) -> Array:
         return (self.weighted or self.tensor)()

@@ -26,7 +26,7 @@ class EVBMF(RankRule):
     Where that is 0, because the weight looks like noise alone, the rank at the energy `keep` takes its
     place. A budget takes the place of `weakening`: the least that is within it is found by bisection;
     beyond 1, the analytic ranks shrink in proportion, to ranks of 1 at 2. Of several candidates for a site,
-    the one that costs least is taken; for CP, the largest of the modes' ranks.
+    the one that costs least is taken; for CP, the largest of the modes' ranks; in slices, of the slices'.
 
     Source: Nakajima et al., JMLR 14, 2013; Kim et al. 2016, arXiv:1511.06530; Gusak et al. 2019 (MUSCO),
     arXiv:1903.09973.
@@ -58,10 +58,13 @@ class EVBMF(RankRule):
         return met(candidates, budget or EVERYTHING, wish, wanted=wanted, spared=2.0)
 
     def _analytic(self, candidate: Candidate) -> dict[Axis, int]:
-        return {b: max(self._rank(s, candidate) for s in candidate.spectra(b)) for b in candidate.full.bonds}
+        network = candidate.full
+        size = candidate.dense // network.product(network.slices)
+        return {b: max(self._rank(s, size) for s, _ in candidate.operators(b)) for b in network.bonds}
 
-    def _rank(self, spectrum: Spectrum, candidate: Candidate) -> int:
-        return evbmf_rank(spectrum, candidate.dense // len(spectrum)) or rank_keeping(spectrum, self.keep)
+    def _rank(self, spectrum: Spectrum, size: int) -> int:
+        """For a matrix of `size` entries."""
+        return evbmf_rank(spectrum, size // len(spectrum)) or rank_keeping(spectrum, self.keep)
 
 
 def weakened(full: int, analytic: int, weakening: float) -> int:

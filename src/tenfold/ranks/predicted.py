@@ -2,7 +2,8 @@
 
 The loss rises by scale · ‖X - X̂‖², in the metric of the data. With σ the singular values of unfoldings:
 
-- one matrix (low rank):            Σ_{i>R} σᵢ², exact (Eckart & Young 1936);
+- one matrix (low rank):            Σ_{i>R} σᵢ², exact (Eckart & Young 1936), and summed over the slices of a
+  matrix in slices;
 - a tree (Tucker, tensor train, …): Σ_bonds Σ_{i>R_b} σ_{b,i}², an upper bound that HOSVD and TT-SVD keep
   (De Lathauwer et al. 2000, property 10; Oseledets 2011, theorem 2.2);
 - CP:                               Σ_{i>R} σᵢ² over all slices, an upper bound (see `slice_spectrum`);
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tenfold.core.network import Axis
-from tenfold.ranks.budget import Budget
+from tenfold.ranks.budget import STORED, Budget
 from tenfold.ranks.candidate import Candidate
 from tenfold.ranks.curve import Point
 from tenfold.ranks.spectra import tails
@@ -67,17 +68,17 @@ def _single(candidate: Candidate, terms: Budget) -> list[Point]:
 
 
 def _sizes(full: int, terms: Budget) -> list[int]:
-    """The ranks to look at: all, but for FLOPs, which are counted one by one, in steps of 2 %."""
+    """The ranks to look at: all, but for what is asked one by one, FLOPs and latency, in steps of 2 %."""
     every = [1]
     while every[-1] < full:
-        step = max(1, every[-1] // 50) if terms.unit == "flops" else 1
+        step = 1 if terms.unit in STORED else max(1, every[-1] // 50)
         every.append(min(full, every[-1] + step))
     return sorted({terms.trimmed(r, full) for r in every})
 
 
 def _costs(candidate: Candidate, bond: Axis, ranks: list[int], terms: Budget) -> list[int]:
     """What every rank costs; the elements grow by the same number with each rank."""
-    if terms.unit == "flops":
+    if terms.unit not in STORED:
         return [candidate.cost({bond: r}, terms.unit) for r in ranks]
     first = candidate.cost({bond: 1}, terms.unit)
     each = candidate.cost({bond: 2}, terms.unit) - first if candidate.full.ranks[bond] > 1 else 0

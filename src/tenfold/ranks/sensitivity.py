@@ -27,7 +27,7 @@ class Sensitivity(RankRule):
     the dense model: a site that stays dense has 0. `measured_losses` makes the table. `least` is "worst",
     AIMET's greedy choice: every site takes its cheapest ranks that lose no more than one threshold, which is
     as low as the budget allows; or "total": the sum of the losses is least, by convex hulls. Both read the
-    table from cheap to costly and pass over ranks that lose more than cheaper ones. Every site keeps 0.6 of
+    table from cheap to costly and pass over ranks that lose more than cheaper ones. Every site keeps 0.8 of
     its uniform share, as far as its table reaches, unless the budget has another floor.
 
     Source: AIMET, greedy compression-ratio selection (Qualcomm 2020).

@@ -111,16 +111,16 @@ def check_bounds(method: Method[Any], tensor: Array) -> None:
 
 
 def discarded(tensor: Array, network: Network) -> Iterator[float]:
-    """For each bond that parts the modes in two, the sum of squared singular values beyond its size."""
+    """For each bond that parts the modes in two, the sum of squared singular values beyond its size, of all
+    slices if there are any."""
     dense = to_numpy(tensor)
     for b in network.bonds:
         parts = network.cut(b)
         if len(parts) == 2:
-            rows = [network.modes.index(m) for m in parts[0]]
-            columns = [network.modes.index(m) for m in parts[1]]
-            height = math.prod(dense.shape[k] for k in rows)
-            s = np.linalg.svd(dense.transpose(rows + columns).reshape(height, -1), compute_uv=False)
-            yield float(np.sum(s[network.size_of[b] :] ** 2))
+            stack, rows, columns = ([network.modes.index(m) for m in p] for p in (network.slices, *parts))
+            shape = [math.prod(dense.shape[k] for k in axes) for axes in (stack, rows, columns)]
+            s = np.linalg.svd(dense.transpose(stack + rows + columns).reshape(shape), compute_uv=False)
+            yield float(np.sum(s[:, network.size_of[b] :] ** 2))
 
 
 def check_tolerance(method: Method[Any], tensor: Array) -> None:

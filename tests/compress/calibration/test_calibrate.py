@@ -273,6 +273,30 @@ def test_sampled_labels_give_the_true_fisher() -> None:
     torch.testing.assert_close(seen.gradient_covariance, torch.diag(p) - p[:, None] * p, atol=0.01, rtol=0.0)
 
 
+def test_gaussian_draws_give_the_gauss_newton_matrix() -> None:
+    """Of ½‖z(y)‖² by y it is JᵀJ, with J = ∂z/∂y; here that of the direction of y, (1 - z zᵀ) / ‖y‖."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3)).double()
+    inputs = torch.ones(40_000, 2, dtype=torch.float64)
+    y = model(inputs[:1])[0].detach()
+    z = y / y.norm()
+    seen = gather(
+        model, [inputs], inputs[:1], {"gradient_covariance"}, loss="gaussian",
+        forward=lambda m, x: F.normalize(m(x), dim=-1),
+    )["0.weight"]  # fmt: skip
+    jacobian = (torch.eye(3, dtype=torch.float64) - z[:, None] * z) / y.norm()
+    torch.testing.assert_close(seen.gradient_covariance, jacobian.T @ jacobian, atol=0.05, rtol=0.0)
+
+
+def test_gaussian_draws_refuse_outputs_that_are_not_numbers() -> None:
+    model, inputs, _ = perceptron()
+    with pytest.raises(ShapeError, match="a tensor of real numbers were expected, but tuple came"):
+        gather(
+            model, [inputs], inputs, {"gradient_covariance"}, loss="gaussian",
+            forward=lambda m, x: (m(x), None),
+        )  # fmt: skip
+
+
 def test_a_loss_and_a_forward_of_ones_own() -> None:
     model, inputs, labels = perceptron()
     batch = {"x": inputs, "y": labels}

@@ -116,15 +116,20 @@ assert [e.valid_loss for e in again.trace] == [e.valid_loss for e in tuned.trace
 features = Distillation(logit_weight=0, label_weight=0, features=("0",))
 taught = tune(model, inputs.split(16), epochs=2, lr=0.1, teacher=net(1), distillation=features)
 assert taught.trace[1].train_loss < taught.trace[0].train_loss
+student, teacher, named = net(4), net(5), [{"input": x} for x in inputs.split(16)]
+cosine = Distillation(label_weight=0, outputs="cosine")
+nearer = tune(student, named, named, epochs=3, lr=0.1, optimizer=sgd, teacher=teacher, distillation=cosine)
+assert nearer.trace[-1].valid_loss < nearer.trace[0].valid_loss and nearer.trace[0].valid_accuracy is None
 sums = torch.stack([value.double().sum() for value in model.state_dict().values()])
 every = [torch.zeros_like(sums) for _ in range(2)]
 torch.distributed.all_gather(every, sums)
 assert torch.equal(*every), every
 one, twin = net(2)[0], net(2)[0]
-tune(one, data[:4], epochs=2, lr=0.1, optimizer=sgd)
+decay = lambda model: 0.05 * model.weight.square().sum()
+tune(one, data[:4], epochs=2, lr=0.1, optimizer=sgd, penalty=decay)
 joint = [tuple(map(torch.cat, zip(*data[k : k + 2]))) for k in (0, 2)]
 for batch, labels in joint * 2:
-    loss = nn.functional.cross_entropy(twin(batch), labels)
+    loss = nn.functional.cross_entropy(twin(batch), labels) + decay(twin)
     for parameter, slope in zip(twin.parameters(), torch.autograd.grad(loss, tuple(twin.parameters()))):
         parameter.data -= 0.1 * slope
 torch.testing.assert_close(one.weight, twin.weight)

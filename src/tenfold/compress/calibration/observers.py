@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,8 +16,11 @@ from tenfold.compress.calibration.patches import (
     patch_bytes,
     patch_matrices,
     patch_width,
+    positions_of,
     windows,
 )
+from tenfold.compress.calibration.sums import Sums
+from tenfold.compress.calibration.thinning import ALL, Thinning
 from tenfold.core.registry import Registry
 
 
@@ -31,6 +33,7 @@ class Call:
     y: Tensor
     samples: int
     max_bytes: int
+    thinning: Thinning = ALL
 
     @property
     def order(self) -> int:
@@ -42,25 +45,10 @@ class Call:
         """Groups of the convolution."""
         return getattr(self.layer, "groups", 1)
 
-
-class Sums:
-    """Sums of tensors by name, in float64 where the device has it; means return in the type that came."""
-
-    def __init__(self) -> None:
-        self.totals: dict[str, Tensor] = {}
-        self.dtypes: dict[str, torch.dtype] = {}
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Add a tensor to its sum; nothing waits for the device."""
-        if name in self.totals:
-            self.totals[name] += value
-        else:
-            wide = value.dtype if value.device.type == "mps" else torch.float64
-            self.totals[name], self.dtypes[name] = value.to(wide, copy=True), value.dtype
-
-    def mean(self, count: int) -> dict[str, Tensor]:
-        """Sums over `count`."""
-        return {name: (total / count).to(self.dtypes[name]) for name, total in self.totals.items()}
+    def thinned(self, x: Tensor, groups: int = 1) -> Tensor:
+        """The input, the output or its gradient at the positions that are looked at."""
+        axis = 1 if self.order else -1
+        return self.thinning(x, axis, x.shape[axis] // groups)
 
 
 class Observer(ABC):
@@ -109,7 +97,7 @@ class Moment(Observer):
         first, second = self.names
         for matrix in self.matrices(call):
             self.sums.add(first, matrix.sum(-1))
-            self.sums.add(second, matrix @ matrix.mT)
+            self.sums.add_gram(second, matrix)
             self.count += matrix.shape[-1]
 
 
@@ -121,7 +109,8 @@ class InputCovariance(Moment):
 
     def matrices(self, call: Call) -> Iterator[Tensor]:
         """Channels × positions."""
-        return (channel_matrix(x, call.order, call.groups) for x in chunks(call.x, call.max_bytes))
+        kept = call.thinned(call.x, call.groups)
+        return (channel_matrix(x, call.order, call.groups) for x in chunks(kept, call.max_bytes))
 
 
 @observers.register("patch_moment")
@@ -132,7 +121,9 @@ class PatchMoment(Moment):
 
     def matrices(self, call: Call) -> Iterator[Tensor]:
         """Patch entries × positions of the output."""
-        return patch_matrices(call.x, call.layer, call.max_bytes)
+        outputs = positions_of(call.x, call.layer)
+        kept = call.thinning.slices(outputs, len(call.x), patch_width(call.layer))
+        return patch_matrices(call.x, call.layer, call.max_bytes, kept)
 
     @staticmethod
     def refusal(layer: nn.Module, max_patch: int) -> str:
@@ -151,7 +142,7 @@ class OutputCovariance(Moment):
 
     def matrices(self, call: Call) -> Iterator[Tensor]:
         """Channels × positions."""
-        return (channel_matrix(y, call.order) for y in chunks(call.y, call.max_bytes))
+        return (channel_matrix(y, call.order) for y in chunks(call.thinned(call.y), call.max_bytes))
 
 
 @observers.register("input_absolute")
@@ -175,10 +166,11 @@ class GradientCovariance(Observer):
     sees, backward = "loss gradients", True
 
     def see(self, call: Call) -> None:
-        """One matrix product for each piece."""
-        for g in chunks(call.y, call.max_bytes):
+        """One matrix product for each piece; positions that are looked at stand for all."""
+        kept = call.thinned(call.y)
+        for g in chunks(kept, call.max_bytes):
             matrix = channel_matrix(g, call.order)
-            self.sums.add("gradient_covariance", matrix @ matrix.mT)
+            self.sums.add_gram("gradient_covariance", matrix, call.y.numel() / kept.numel())
 
 
 @observers.register("fisher_rows")

@@ -1,7 +1,7 @@
 """Inputs and outputs of layers as matrices with one column for each position."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def channel_matrix(x: Tensor, order: int, groups: int = 1) -> Tensor:
     torch.Size([3, 2, 50])
     """
     rows = x.movedim(1, -1) if order else x
-    if order == 0 or rows.is_contiguous():
+    if order == 0 or rows.stride(-1) == 1:
         matrix = rows.reshape(-1, rows.shape[-1]).mT
     else:
         matrix = x.transpose(0, 1).reshape(x.shape[1], -1)
@@ -64,28 +64,53 @@ def windows(x: Tensor, conv: nn.Module) -> Tensor:
     return x.as_strided((*x.shape[:2], *counts, *taps), (*x.stride()[:2], *strides, *dilations))
 
 
-def patch_matrices(x: Tensor, conv: nn.Module, max_bytes: int) -> Iterator[Tensor]:
+def patch_matrices(
+    x: Tensor, conv: nn.Module, max_bytes: int, kept: tuple[slice, ...] = ()
+) -> Iterator[Tensor]:
     """Patches in pieces (channels · taps, positions), or (groups, those of each, positions).
 
     Rows are in the order of the weight's axes (i, *taps). A piece takes at most `max_bytes`, or is one row
-    of outputs of one sample.
+    of outputs of one sample. Of the outputs, those that `kept` slices, axis by axis, are looked at.
     """
     order, groups = x.ndim - 2, int(conv.groups)  # type: ignore[arg-type]
-    each = patch_bytes(x, conv)
+    each = patch_bytes(x, conv, kept)
     for part in chunks(x, max_bytes, each):
-        view = windows(part, conv)
-        row = max(1, len(part) * each // view.shape[2])
+        view = windows(part, conv)[(slice(None), slice(None), *kept)]
+        row = max(1, len(part) * each // max(1, view.shape[2]))
         for piece in view.split(max(1, max_bytes // row), dim=2):
             axes = (1, *range(2 + order, 2 + 2 * order), 0, *range(2, 2 + order))
             matrix = piece.permute(axes).reshape(x.shape[1] * math.prod(piece.shape[2 + order :]), -1)
             yield matrix if groups == 1 else matrix.unflatten(0, (groups, -1))
 
 
-def patch_bytes(x: Tensor, conv: nn.Module) -> int:
-    """Bytes of the patches of one sample."""
+def spread(counts: Sequence[int], samples: int, limit: int, generator: torch.Generator) -> tuple[slice, ...]:
+    """Slices of the output axes that leave about `limit` positions of a batch: a grid with a random start.
+
+    >>> [s.step for s in spread((8, 8), 100, 1600, torch.Generator().manual_seed(1))]
+    [2, 2]
+    """
+    surplus = samples * math.prod(counts) / max(1, limit)
+    steps = [min(n, max(1, round(surplus ** (1 / max(1, len(counts)))))) for n in counts]
+    starts = [int(torch.randint(n, (), generator=generator)) for n in steps]
+    return tuple(slice(k, None, n) for k, n in zip(starts, steps, strict=True))
+
+
+def positions_of(x: Tensor, conv: nn.Module) -> tuple[int, ...]:
+    """The sizes of the output's spatial axes.
+
+    >>> positions_of(torch.zeros(1, 2, 8, 6), nn.Conv2d(2, 3, 3, stride=2))
+    (3, 2)
+    """
     taps: tuple[int, ...] = conv.kernel_size  # type: ignore[assignment]
     slides = ConvOptions.of(conv).windows(taps, tuple(x.shape[2:]))
-    counts = [s.positions(t) for s, t in zip(slides, taps, strict=True)]
+    return tuple(s.positions(t) for s, t in zip(slides, taps, strict=True))
+
+
+def patch_bytes(x: Tensor, conv: nn.Module, kept: tuple[slice, ...] = ()) -> int:
+    """Bytes of the patches of one sample, at the outputs that `kept` slices."""
+    taps: tuple[int, ...] = conv.kernel_size  # type: ignore[assignment]
+    outputs = positions_of(x, conv)
+    counts = [len(range(n)[s]) for n, s in zip(outputs, kept or [slice(None)] * len(outputs), strict=True)]
     return x.shape[1] * math.prod(taps) * math.prod(counts) * max(4, x.element_size())
 
 

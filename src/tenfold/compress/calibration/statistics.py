@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tenfold.core.atomic import replacing
+from tenfold.compress.calibration.storage import distinct, read, write
 from tenfold.core.errors import CheckpointError, DataError, UnknownNameError
 
-FORMAT = "tenfold-statistics-1"
+BROUGHT_BY = {
+    "input_mean": "input_covariance",
+    "patch_mean": "patch_moment",
+    "output_mean": "output_covariance",
+    "fisher_columns": "fisher_rows",
+}
+"""Field -> the statistic that it comes with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +66,42 @@ class SiteStatistics:
     """The same summed over each column: (k,); for FWSVD (Hsu et al. 2022, arXiv 2207.00112)."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Statistic -> why it was not collected though it was wanted."""
+    name: str = ""
+    """Of the site, for messages."""
 
     def the(self, name: str) -> Tensor:
         """The statistic of that name; raises DataError, with the reason, if it was not collected."""
         value = getattr(self, name)
         if value is None:
-            reason = self.skipped.get(name, "it was not wanted")
-            raise DataError(f"there is no {name}: {reason}.", f"Collect it with want={{'{name}', ...}}.")
+            site, wanted = f"at '{self.name}' " if self.name else "", BROUGHT_BY.get(name, name)
+            if wanted not in self.skipped:
+                raise DataError(
+                    f"{site}there is no {name}: it was not wanted.",
+                    f"Collect it with want={{'{wanted}', ...}}.",
+                )
+            raise DataError(
+                f"{site}there is no {name}: {self.skipped[wanted]}.",
+                f"Leave the site dense, select={{'{self.name or '...'}': None}}, or collect anew.",
+            )
         return value
+
+    @property
+    def needed(self) -> int:
+        """Samples that it takes for every moment to have full rank, at as many positions a sample as there
+        were; 0 if none came.
+
+        >>> SiteStatistics(20, samples=10, input_covariance=torch.eye(64)).needed
+        32
+        """
+        positions = {
+            "input_covariance": self.count,
+            "patch_moment": self.output_count or self.count,
+            "output_covariance": self.output_count,
+            "gradient_covariance": self.output_count,
+        }
+        found = {name: value.shape[-1] for name, value in self.tensors().items() if name in positions}
+        each = {name: -(-rows * self.samples // (positions[name] or 1)) for name, rows in found.items()}
+        return max(each.values(), default=0)
 
     @property
     def input_centred(self) -> Tensor:
@@ -126,6 +158,14 @@ class Statistics(Mapping[str, SiteStatistics]):
     def __len__(self) -> int:
         return len(self.sites)
 
+    @property
+    def scarce(self) -> dict[str, int]:
+        """Site -> samples that its moments need, of those that have fewer: their moments are singular.
+
+        That is no error: what the data never showed is then weighed by the damping of the metric alone.
+        """
+        return {name: seen.needed for name, seen in self.sites.items() if self.samples < seen.needed}
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, all of it or nothing.
 
@@ -136,7 +176,7 @@ class Statistics(Mapping[str, SiteStatistics]):
         ...     Statistics.load(f"{folder}/seen.safetensors")["fc.weight"].input_mean
         tensor([1., 1.])
         """
-        arrays, places = _distinct(self.sites)
+        arrays, places = distinct({name: seen.tensors() for name, seen in self.sites.items()})
         sites = {name: _header(seen) | {"tensors": places[name]} for name, seen in self.sites.items()}
         header = {
             "want": sorted(self.want),
@@ -145,9 +185,7 @@ class Statistics(Mapping[str, SiteStatistics]):
             "options": dict(self.options),
             "sites": sites,
         }
-        with replacing(path) as temporary:
-            save_file(arrays, temporary, {"format": FORMAT, "header": json.dumps(header)})
-            temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone
+        write(path, header, arrays)
 
     @staticmethod
     def load(path: str | Path, weights: str | None = None) -> "Statistics":
@@ -156,15 +194,18 @@ class Statistics(Mapping[str, SiteStatistics]):
         Raises:
             CheckpointError: if the file holds no statistics, or they are not those of `weights`, where given.
         """
-        header, arrays = _read(Path(path))
-        if weights is not None and header["weights"] != weights:
+        header, arrays = read(Path(path))
+        try:
+            found = _parsed(json.loads(header), arrays)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"'{path}' is damaged: {error!r}.", "Delete it and collect anew."
+            ) from error
+        if weights is not None and found.weights != weights:
             raise CheckpointError(
                 f"the statistics in '{path}' are those of other weights.", "Collect them anew for this model."
             )
-        sites = {name: _site(entry, arrays) for name, entry in header["sites"].items()}
-        return Statistics(
-            sites, frozenset(header["want"]), header["samples"], header["weights"], header["options"]
-        )
+        return found
 
     def to(self, device: torch.device | str) -> "Statistics":
         """The same with tensors on `device`."""
@@ -199,36 +240,15 @@ def _header(seen: SiteStatistics) -> dict[str, Any]:
         "output_count": seen.output_count,
         "samples": seen.samples,
         "skipped": dict(seen.skipped),
+        "name": seen.name,
     }
 
 
-def _distinct(sites: Mapping[str, SiteStatistics]) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
-    """Arrays to write, each once, and for every site: statistic -> name of its array."""
-    arrays: dict[str, Tensor] = {}
-    first: dict[int, str] = {}
-    places: dict[str, dict[str, str]] = {}
-    for site, seen in sites.items():
-        places[site] = {}
-        for name, tensor in seen.tensors().items():
-            key = first.setdefault(id(tensor), f"{site}/{name}")
-            places[site][name] = key
-            if key not in arrays:
-                arrays[key] = tensor.detach().cpu().contiguous()
-    return arrays, places
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"'{path}' holds no statistics.", "Give a file of `Statistics.save`.")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"'{path}' cannot be read: {error}.", "Delete it and collect anew, or check the path."
-        ) from error
-    return json.loads(metadata["header"]), arrays
+def _parsed(header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Statistics:
+    sites = {name: _site(entry, arrays) for name, entry in header["sites"].items()}
+    return Statistics(
+        sites, frozenset(header["want"]), header["samples"], header["weights"], header["options"]
+    )
 
 
 def _site(entry: dict[str, Any], arrays: Mapping[str, Tensor]) -> SiteStatistics:

@@ -1,4 +1,4 @@
-"""The loss whose gradients calibration takes: by given labels, or by labels that the model itself draws."""
+"""The loss whose gradients calibration takes: by given labels, or by what the model itself draws."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tenfold.core.errors import ShapeError
+from tenfold.core.errors import DataError, ShapeError
+
+IGNORED = -100
+"""The label of a position without one: torch's `ignore_index`."""
 
 
 def logits_of(outputs: Any) -> Tensor:
@@ -17,7 +20,7 @@ def logits_of(outputs: Any) -> Tensor:
         ShapeError: if there is none, or it has not two classes at least.
     """
     if not isinstance(outputs, Tensor):
-        outputs = outputs["logits"] if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+        outputs = entry_of(outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     if isinstance(outputs, tuple | list) and outputs:
         outputs = outputs[0]
     if not isinstance(outputs, Tensor) or outputs.ndim < 2:
@@ -29,6 +32,11 @@ def logits_of(outputs: Any) -> Tensor:
     return outputs
 
 
+def entry_of(outputs: Mapping[str, Any]) -> Any:
+    """The entry `logits` of a mapping, or its first one; None if it is empty."""
+    return outputs.get("logits", next(iter(outputs.values()), None))
+
+
 def labelled_loss(logits: Tensor, labels: Any) -> Tensor:
     """Cross-entropy in nats, summed over all labels (but those of -100, torch's `ignore_index`).
 
@@ -36,16 +44,36 @@ def labelled_loss(logits: Tensor, labels: Any) -> Tensor:
 
     Raises:
         ShapeError: if logits and labels do not fit.
+        DataError: if labels are no class numbers, or there are not as many classes.
     """
     shape = tuple(labels.shape) if isinstance(labels, Tensor) else None
     if shape == (*logits.shape[:1], *logits.shape[2:]):
-        return _cross_entropy(logits, labels)
+        return _cross_entropy(logits, _class_numbers(labels, logits.shape[1]))
     if shape == tuple(logits.shape[:-1]):
-        return _cross_entropy(logits.movedim(-1, 1), labels)
+        return _cross_entropy(logits.movedim(-1, 1), _class_numbers(labels, logits.shape[-1]))
     raise ShapeError(
         f"logits of shape {tuple(logits.shape)} do not fit labels of shape {shape}.",
         "Labels are class numbers of shape (N,) for logits (N, classes); give `loss` for anything else.",
     )
+
+
+def _class_numbers(labels: Tensor, classes: int) -> Tensor:
+    """The labels as torch takes them; a number without a class would stop a GPU for good."""
+    if labels.is_floating_point() or labels.is_complex():
+        kind = str(labels.dtype).removeprefix("torch.")
+        raise DataError(
+            f"labels are class numbers, but came as {kind}.",
+            "Give integers; or give `loss`, called as loss(outputs, labels), for anything else.",
+        )
+    numbers = labels.long()
+    counted = numbers[numbers != IGNORED]
+    low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"labels reach from {low} to {high}, but the model has {classes} classes.",
+            f"Number the classes from 0; {IGNORED} marks positions without a label.",
+        )
+    return numbers
 
 
 def sampled_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,6 +86,34 @@ def sampled_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
     plain = classes_first.detach().float()
     noise = torch.empty_like(plain).exponential_(generator=generator)
     return _cross_entropy(classes_first, (plain - noise.log()).argmax(1))
+
+
+def numbers_of(outputs: Any) -> Tensor:
+    """The outputs, if they are a tensor of real numbers; raises ShapeError if they are not."""
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        what = f"dtype {outputs.dtype}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ShapeError(
+            f"outputs as a tensor of real numbers were expected, but {what} came.",
+            "Give a `forward` that returns the tensor that counts, such as the embeddings.",
+        )
+    return outputs
+
+
+def gaussian_loss(outputs: Tensor, generator: torch.Generator) -> Tensor:
+    """⟨outputs, ε⟩ with ε drawn from N(0, 1): its squared gradients are those of ½‖outputs - targets‖².
+
+    With targets drawn as outputs + ε, the gradient by the outputs is -ε, and E[g gᵀ] is the true Fisher of a
+    Gaussian about the outputs, the Gauss-Newton matrix Jᵀ J. If only the direction of embeddings counts,
+    normalise them first, in `forward`. To have several draws a sample, give the batches several times.
+
+    Source: Martens 2020 (arXiv 1412.1193).
+
+    >>> y = torch.ones(3, 2, requires_grad=True)
+    >>> torch.autograd.grad(gaussian_loss(y, torch.Generator().manual_seed(0)), y)[0].shape
+    torch.Size([3, 2])
+    """
+    wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    return (wide * torch.empty_like(wide).normal_(generator=generator)).sum()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

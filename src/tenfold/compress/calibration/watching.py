@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.calibration.observers import Call, observers
-from tenfold.compress.calibration.patches import order_of, patches_are_inputs
+from tenfold.compress.calibration.patches import order_of, patch_width, patches_are_inputs
 from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.thinning import Thinning
 from tenfold.compress.sites import Site
 from tenfold.core.errors import DataError, SelectionError
 from tenfold.measure.running import keeping_mode
@@ -22,10 +23,20 @@ class Run:
 
     max_bytes: int
     seed: int = 0
+    positions: int | None = None
+    """Of a call, about so many are looked at."""
     samples: int = 0
     """Samples in the batch at hand."""
+    alone: bool = False
+    """Whether gradients can come by the probes alone; one of them then serves all that follows it."""
+    called: list["Watch"] = field(default_factory=list)
+    """The sites in the order in which they were first called."""
     probes: dict[torch.device, Tensor] = field(default_factory=dict)
     generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+    thinning: Thinning = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thinning = Thinning(self.positions, torch.Generator().manual_seed(self.seed))
 
     def probe(self, device: torch.device) -> Tensor:
         """A zero to add to outputs: what it is added to has a gradient, whatever came before."""
@@ -63,8 +74,11 @@ class Watch:
             x: Tensor = args[0] if args else kwargs["input"]
             if not x.numel():
                 return None
+            if not self.count:
+                run.called.append(self)
             with torch.no_grad():
-                call = Call(layer, batched(layer, x), batched(layer, y), run.samples, run.max_bytes)
+                whole = batched(layer, x), batched(layer, y)
+                call = Call(layer, *whole, run.samples, run.max_bytes, run.thinning)
                 self._see(call)
             return self._probed(y, call, run) if self.backward else None
 
@@ -78,20 +92,39 @@ class Watch:
             observer.see(call)
 
     def _probed(self, y: Tensor, call: Call, run: Run) -> Tensor:
-        """The output with a hook for its gradient; a tensor of its own, which may be changed in place."""
+        """The output with a hook for its gradient, which a later change in place does not move."""
         layer, keeps = call.layer, any(o.keeps_input for o in self.backward)
         x = call.x.detach() if keeps else call.x.new_empty(0)  # a view would keep the whole
         samples, max_bytes = call.samples, call.max_bytes
 
         def seen(gradient: Tensor) -> None:
             with torch.no_grad():
-                call = Call(layer, x, batched(layer, gradient), samples, max_bytes)
+                call = Call(layer, x, batched(layer, gradient), samples, max_bytes, run.thinning)
                 for observer in self.backward:
                     observer.see(call)
 
-        y = y + run.probe(y.device)
+        if not (y.requires_grad and run.alone):
+            y = y + run.probe(y.device)
         y.register_hook(seen)
         return y
+
+    @property
+    def rows(self) -> int:
+        """Rows of the largest moment that is collected."""
+        outputs, inputs = self.layers[0].get_parameter("weight").shape[:2]
+        sizes = {
+            "input_covariance": inputs,
+            "patch_moment": patch_width(self.layers[0]),
+            "output_covariance": outputs,
+            "gradient_covariance": outputs,
+        }
+        return max((sizes.get(name, 1) for name in self.want - self.skipped.keys()), default=1)
+
+    def check_forward(self, name: str) -> None:
+        """Raise DataError if what came in the forward pass to the site `name` was not finite."""
+        for observer in self.forward:
+            for total in observer.sums.all():
+                check_seen(total, observer.sees, name)
 
     def result(self, name: str, samples: int) -> SiteStatistics:
         """The statistics of the site `name`; DataError if they are not finite."""
@@ -108,7 +141,7 @@ class Watch:
             tensors |= {"patch_mean": tensors["input_mean"], "patch_moment": tensors["input_covariance"]}
         if not self.count:
             skipped |= dict.fromkeys(self.want - self.skipped.keys(), "its layer was never called")
-        return SiteStatistics(self.count, self.output_count, samples, **tensors, skipped=skipped)
+        return SiteStatistics(self.count, self.output_count, samples, **tensors, skipped=skipped, name=name)
 
 
 def batched(layer: nn.Module, x: Tensor) -> Tensor:
@@ -122,7 +155,7 @@ def check_seen(tensor: Tensor, what: str, site: str) -> None:
     if not bool(torch.isfinite(tensor).all()):
         raise DataError(
             f"the {what} of '{site}' are not finite.",
-            "Check the calibration data and the model's weights; sites after this one may be affected too.",
+            "Check the calibration data, and the weights of the layers before it and of itself.",
         )
 
 

@@ -1,6 +1,6 @@
 """Batch norm after compression: running statistics from data, without labels or gradients."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tenfold.compress.recovery.batches import Forward, forward_inputs, inputs_of, unlabelled
-from tenfold.core.errors import OptionError
-from tenfold.measure.running import evaluating
+from tenfold.compress.batches import Forward, length, outputs_of, placed
+from tenfold.compress.recovery.batches import unlabelled
+from tenfold.core.errors import DataError, OptionError
+from tenfold.measure.running import device_of, evaluating
 
 
 def reestimate_batchnorm_(
@@ -20,6 +21,7 @@ def reestimate_batchnorm_(
     batches: Iterable[Any],
     samples: int | None = None,
     forward: Forward | None = None,
+    keep: Collection[str] = (),
 ) -> int:
     """Replace the running statistics of every batch norm layer by those of the data; the samples it took.
 
@@ -30,12 +32,15 @@ def reestimate_batchnorm_(
     and all else stay in evaluation mode. Layers which keep no statistics, or do not run, are left alone.
 
     Args:
-        batches: inputs, or (inputs, labels), of which the labels are not looked at.
+        batches: inputs, or (inputs, labels), of which the labels are not looked at. Inputs are a tensor, a
+            tuple of arguments or a mapping of named ones; a pair of arguments is ((a, b), None).
         samples: stop after the batch that completes so many inputs.
-        forward: called as `forward(model, batch)`; by default the model is called with the inputs.
+        forward: called as `forward(model, batch)` with a batch on the model's device; by default the model is
+            called with the inputs.
+        keep: names of layers that are left alone, such as those whose means `correct_` set.
 
     Raises:
-        DataError: if there are no batches.
+        DataError: if there are no batches, or a layer gets one value for each channel, which has no variance.
         OptionError: unless `samples` >= 1.
 
     Source: `torch.optim.swa_utils.update_bn` (Izmailov et al. 2018, arXiv 1803.05407), here with the variance
@@ -49,30 +54,31 @@ def reestimate_batchnorm_(
     """
     if samples is not None and samples < 1:
         raise OptionError(f"Statistics need samples >= 1, got {samples}.", "Some hundred are enough.")
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and _keeps(module)]
+    layers = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and _keeps(module) and name not in keep
+    ]
     if not layers:
         return 0
     with evaluating(model), _counting(layers):
-        return _read(model, batches, samples, forward or forward_inputs)
+        return _read(model, batches, samples, forward)
 
 
 def _keeps(layer: _BatchNorm) -> bool:
     return layer.track_running_stats and layer.running_mean is not None
 
 
-def _read(model: nn.Module, batches: Iterable[Any], samples: int | None, forward: Forward) -> int:
-    seen = 0
+def _read(model: nn.Module, batches: Iterable[Any], samples: int | None, forward: Forward | None) -> int:
+    seen, device = 0, device_of(model)
     for batch in batches:
-        forward(model, batch)
-        seen += _count(batch)
+        count = length(batch)
+        if count:
+            outputs_of(model, placed(batch, device), forward)
+        seen += count
         if samples is not None and seen >= samples:
             break
     return unlabelled(seen, "to take statistics from")
-
-
-def _count(batch: Any) -> int:
-    """The inputs in a batch; of a mapping, those of its first entry."""
-    return len(next(iter(batch.values())) if isinstance(batch, Mapping) else inputs_of(batch))
 
 
 @dataclass
@@ -107,6 +113,7 @@ def _counted(layer: _BatchNorm) -> Iterator[None]:
     moments = _Moments(
         torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
     )
+    check = layer.register_forward_pre_hook(_check_several)
     hook = layer.register_forward_hook(partial(_add, moments))
     try:
         with _restoring(layer):
@@ -117,6 +124,7 @@ def _counted(layer: _BatchNorm) -> Iterator[None]:
             mean.copy_(moments.mean)
             variance.copy_(moments.squares / max(moments.count - 1, 1))
     finally:
+        check.remove()
         hook.remove()
 
 
@@ -142,4 +150,17 @@ def statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _add(moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    moments.add(inputs[0].numel() // inputs[0].shape[1], *statistics(layer))
+    moments.add(_values(inputs[0]), *statistics(layer))
+
+
+def _values(inputs: Tensor) -> int:
+    """Values of each channel."""
+    return inputs.numel() // inputs.shape[1]
+
+
+def _check_several(layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+    if _values(inputs[0]) < 2:
+        raise DataError(
+            f"a batch with one value for each channel came to {layer}, which has no variance.",
+            "Give batches of two inputs and more; leave out a last one that is smaller.",
+        )

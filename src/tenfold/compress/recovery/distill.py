@@ -1,34 +1,37 @@
-"""What tuning minimises: the cross-entropy with labels, closeness to a teacher, or both."""
+"""How a model learns from a teacher: from its labels, its outputs and its features."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from tenfold.compress.recovery.batches import Batch, inputs_of, labels_of
-from tenfold.compress.recovery.features import at_least_single, capturing, relative_square
-from tenfold.core.errors import ModelError, OptionError, ShapeError
-from tenfold.measure.running import device_of, keeping_mode
+from tenfold.compress.recovery.features import relative_square
+from tenfold.core.errors import OptionError, ShapeError
+
+Outputs = Literal["logits", "square", "cosine"]
+OUTPUTS = "logits", "square", "cosine"
 
 
 @dataclass(frozen=True)
 class Distillation:
     """How a model learns from a teacher: the weighted sum of three terms is minimised.
 
-    `label_weight` × the cross-entropy with the labels; at 0 no labels are needed.
-    `logit_weight` × T² KL(softmax(teacher / T) ‖ softmax(model / T)), with T the `temperature`; T² keeps its
-    gradients of one size whatever T is.
+    `label_weight` × the cross-entropy with the labels (or the `loss` given to `tune`); at 0 none are needed.
+    `logit_weight` × how far the outputs are from the teacher's. `outputs` says what they are: "logits", whose
+    distance is T² KL(softmax(teacher / T) ‖ softmax(model / T)), with T the `temperature`, where T² keeps the
+    gradients of one size whatever T is; or numbers, such as embeddings, whose distance is the "square"
+    ‖model - teacher‖² / ‖teacher‖², or the "cosine" one, 1 - cos, of the vectors along the last axis.
     `feature_weight` × the mean over `features` of ‖model - teacher‖² / ‖teacher‖². `features` are names of
     modules, the same in both, or {name in the model: name in the teacher}.
 
     Raises:
         OptionError: for an option outside its range, or if no term is left.
 
-    Source: Hinton, Vinyals & Dean 2015 (arXiv 1503.02531); features: Romero et al. 2015 (arXiv 1412.6550).
+    Source: Hinton, Vinyals & Dean 2015 (arXiv 1503.02531); features: Romero et al. 2015 (arXiv 1412.6550);
+    cosine distance: Sanh et al. 2019 (DistilBERT, arXiv 1910.01108).
 
     >>> Distillation(label_weight=0.0, features=("layer1", "layer2")).matched
     {'layer1': 'layer1', 'layer2': 'layer2'}
@@ -39,14 +42,16 @@ class Distillation:
     label_weight: float = 0.1
     features: Mapping[str, str] | tuple[str, ...] = ()
     feature_weight: float = 1.0
+    outputs: Outputs = "logits"
 
     def __post_init__(self) -> None:
         weights = self.logit_weight, self.label_weight, self.feature_weight
-        _require(0 < self.temperature < inf, f"a finite temperature > 0, got {self.temperature}")
-        _require(not isinstance(self.features, str), f"features as a tuple, got '{self.features}'")
+        require(0 < self.temperature < inf, f"a finite temperature > 0, got {self.temperature}")
+        require(not isinstance(self.features, str), f"features as a tuple, got '{self.features}'")
+        require(self.outputs in OUTPUTS, f"outputs of {', '.join(OUTPUTS)}, got '{self.outputs}'")
         for weight in weights:
-            _require(0 <= weight < inf, f"finite weights >= 0, got {weights}")
-        _require(self.logit_weight + self.label_weight + self._features > 0, "a term whose weight is above 0")
+            require(0 <= weight < inf, f"finite weights >= 0, got {weights}")
+        require(self.logit_weight + self.label_weight + self._features > 0, "a term whose weight is above 0")
 
     @property
     def matched(self) -> dict[str, str]:
@@ -57,6 +62,14 @@ class Distillation:
     def _features(self) -> float:
         return self.feature_weight if self.features else 0.0
 
+    def distance(self, outputs: Tensor, teacher: Tensor) -> Tensor:
+        """How far outputs are from the teacher's; the classes of logits along axis 1."""
+        if self.outputs == "square":
+            return square_distance(outputs, teacher)
+        if self.outputs == "cosine":
+            return cosine_distance(outputs, teacher)
+        return distillation_loss(outputs, teacher, self.temperature)
+
 
 def distillation_loss(outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² KL(softmax(teacher / T) ‖ softmax(outputs / T)), the mean over all but the class axis, which is 1.
@@ -66,126 +79,54 @@ def distillation_loss(outputs: Tensor, teacher: Tensor, temperature: float) -> T
 
     Source: Hinton, Vinyals & Dean 2015, section 2.
 
+    >>> import torch
     >>> outputs = torch.tensor([[1.0, 2.0, 3.0]])
     >>> distillation_loss(outputs, outputs, 4.0).item()
     0.0
     """
-    if outputs.shape != teacher.shape:
-        raise ShapeError(
-            f"The model gives outputs of shape {tuple(outputs.shape)}, the teacher {tuple(teacher.shape)}.",
-            "Distil from a teacher with the same classes.",
-        )
+    _check_shapes(outputs, teacher)
     log_q = F.log_softmax(outputs / temperature, 1)
     log_p = F.log_softmax(teacher / temperature, 1)
     return temperature**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1).mean()
 
 
-@dataclass(frozen=True)
-class Objective:
-    """The loss of one batch. `own` and `taught` hold the features of the latest forward pass."""
-
-    label_smoothing: float
-    teacher: nn.Module | None
-    distillation: Distillation
-    own: Mapping[str, Tensor]
-    taught: Mapping[str, Tensor]
-
-    def __call__(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-        """Run the model, and the teacher if there is one, on `device`."""
-        inputs = inputs_of(batch).to(device)
-        outputs = at_least_single(model(inputs))
-        if self.teacher is None:
-            return self._cross_entropy(outputs, batch)
-        with torch.no_grad():
-            wanted = at_least_single(self.teacher(inputs))
-        return self._distilled(outputs, wanted, batch)
-
-    @property
-    def uses_outputs(self) -> bool:
-        """Whether all of the model, up to its outputs, has a part in the loss."""
-        return self.teacher is None or self.distillation.logit_weight + self.distillation.label_weight > 0
-
-    def _cross_entropy(self, outputs: Tensor, batch: Batch) -> Tensor:
-        labels = labels_of(batch).to(outputs.device)
-        return F.cross_entropy(outputs, labels, label_smoothing=self.label_smoothing)
-
-    def _distilled(self, outputs: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
-        how, loss = self.distillation, outputs.new_zeros(())
-        if how.label_weight:
-            loss = loss + how.label_weight * self._cross_entropy(outputs, batch)
-        if how.logit_weight:
-            loss = loss + how.logit_weight * distillation_loss(outputs, wanted, how.temperature)
-        if how.feature_weight and how.features:
-            loss = loss + how.feature_weight * self._feature_error()
-        return loss
-
-    def _feature_error(self) -> Tensor:
-        pairs = self.distillation.matched.items()
-        return torch.stack([relative_square(self.own[a], self.taught[b], a) for a, b in pairs]).mean()
-
-
-class Losses(nn.Module):
-    """A module that gives the loss of a batch, so that what runs modules in parallel can run the loss."""
-
-    def __init__(self, model: nn.Module, objective: Objective, device: torch.device) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-        self.device = device
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The loss, of which gradients flow into the model."""
-        return self.objective(self.model, batch, self.device)
-
-
-@contextmanager
-def objective(
-    model: nn.Module,
-    teacher: nn.Module | None,
-    distillation: Distillation | None,
-    label_smoothing: float,
-    device: torch.device,
-) -> Iterator[Objective]:
-    """The loss to minimise; meanwhile the teacher is in evaluation mode on `device`, afterwards as it was.
+def square_distance(outputs: Tensor, teacher: Tensor) -> Tensor:
+    """‖outputs - teacher‖² / ‖teacher‖² over the whole batch.
 
     Raises:
-        OptionError: for a distillation without a teacher.
-        ModelError: if the teacher is the model.
-        SelectionError: if a feature is not the name of a module.
+        ShapeError: if the shapes differ.
+
+    >>> import torch
+    >>> square_distance(torch.zeros(2, 3), torch.ones(2, 3)).item()
+    1.0
     """
-    how = distillation or Distillation()
-    if teacher is None:
-        _require(distillation is None, "a teacher to distil from, got None")
-        yield Objective(label_smoothing, None, how, {}, {})
-        return
-    _check_other(model, teacher)
-    with (
-        _teaching(teacher, device),
-        capturing(model, how.matched) as own,
-        capturing(teacher, set(how.matched.values())) as taught,
-    ):
-        yield Objective(label_smoothing, teacher, how, own, taught)
+    _check_shapes(outputs, teacher)
+    return relative_square(outputs, teacher, "the output")
 
 
-@contextmanager
-def _teaching(teacher: nn.Module, device: torch.device) -> Iterator[None]:
-    home = device_of(teacher)
-    with keeping_mode(teacher):
-        teacher.to(device).eval()
-        try:
-            yield
-        finally:
-            teacher.to(home)
+def cosine_distance(outputs: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cos of the angle between vectors along the last axis, the mean over all others.
+
+    Raises:
+        ShapeError: if the shapes differ.
+
+    >>> import torch
+    >>> cosine_distance(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])).item()
+    1.0
+    """
+    _check_shapes(outputs, teacher)
+    return (1 - F.cosine_similarity(outputs, teacher, dim=-1)).mean()
 
 
-def _check_other(model: nn.Module, teacher: nn.Module) -> None:
-    if teacher is model:
-        raise ModelError(
-            "The teacher is the model itself, which would change under its eyes.",
-            "Keep the model from before compression, or a copy: copy.deepcopy(model).",
+def _check_shapes(outputs: Tensor, teacher: Tensor) -> None:
+    if outputs.shape != teacher.shape:
+        raise ShapeError(
+            f"The model gives outputs of shape {tuple(outputs.shape)}, the teacher {tuple(teacher.shape)}.",
+            "Distil from a teacher whose outputs have the same shape: the same classes.",
         )
 
 
-def _require(met: bool, wanted: str) -> None:
+def require(met: bool, wanted: str) -> None:
+    """Raise OptionError with what is wanted, unless it is met."""
     if not met:
         raise OptionError(f"Distillation needs {wanted}.", "Its docstring says what each option does.")

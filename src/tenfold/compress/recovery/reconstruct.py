@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.recovery.batches import Forward, forward_inputs, unlabelled
+from tenfold.compress.batches import Forward, outputs_of, placed
+from tenfold.compress.recovery.batches import unlabelled
 from tenfold.compress.recovery.features import (
     TINY,
     at_least_single,
@@ -20,7 +21,7 @@ from tenfold.compress.recovery.features import (
 )
 from tenfold.compress.recovery.schedule import Schedule, set_rate
 from tenfold.core.errors import DivergedError, ModelError, OptionError, SelectionError
-from tenfold.measure.running import evaluating
+from tenfold.measure.running import device_of, evaluating
 
 Inputs = Literal["dense", "small"]
 
@@ -56,14 +57,16 @@ def reconstruct_(
     block at hand, so a block takes `epochs` + 2 passes over the batches.
 
     Args:
-        batches: inputs, or (inputs, labels), of which the labels are not looked at; read many times.
+        batches: inputs, or (inputs, labels), of which the labels are not looked at; read many times. Inputs
+            are a tensor, a tuple of arguments or a mapping of named ones; a pair of them is ((a, b), None).
         blocks: names of modules, the same in both, or {name in small: name in dense}, in the order of the
             forward pass. Of a block that runs several times, the first time counts.
         inputs: what a block learns on: the inputs that it has in the "dense" model, or those in the "small"
             one, whose earlier blocks it then makes up for.
         optimizer: called as `optimizer(parameters, lr=lr)`.
         schedule: the learning rate, "constant" or falling to zero as half a "cosine", changed once an epoch.
-        forward: called as `forward(model, batch)`; by default the model is called with the inputs.
+        forward: called as `forward(model, batch)` with a batch on the model's device; by default the model is
+            called with the inputs.
         progress: called with the blocks done, the number of blocks and the latest.
 
     Raises:
@@ -87,7 +90,7 @@ def reconstruct_(
     done: list[Rebuilt] = []
     with evaluating(small), evaluating(dense):
         for name, twin in pairs:
-            data = _Data(small, dense, name, twin, batches, inputs, forward or forward_inputs)
+            data = _Data(small, dense, name, twin, batches, inputs, forward)
             done.append(_rebuilt(data, epochs, lr, optimizer, schedule))
             if progress is not None:
                 progress(len(done), len(pairs), done[-1])
@@ -104,7 +107,7 @@ class _Data:
     twin: str
     batches: Iterable[Any]
     inputs: Inputs
-    forward: Forward
+    forward: Forward | None
 
     @property
     def block(self) -> nn.Module:
@@ -138,7 +141,7 @@ class _Reached(BaseException):
     """The block has run; what comes after it need not. Not an error, so no `except Exception` stops it."""
 
 
-def _call(model: nn.Module, name: str, batch: Any, forward: Forward) -> tuple[_Arguments, Tensor]:
+def _call(model: nn.Module, name: str, batch: Any, forward: Forward | None) -> tuple[_Arguments, Tensor]:
     """Run the model as far as the named module: the arguments and the output of that one."""
     given: list[_Arguments] = []
     wanted: list[Tensor] = []
@@ -155,7 +158,7 @@ def _call(model: nn.Module, name: str, batch: Any, forward: Forward) -> tuple[_A
         hooks.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
         hooks.callback(module.register_forward_hook(leave).remove)
         try:
-            forward(model, batch)
+            outputs_of(model, placed(batch, device_of(model)), forward)
         except _Reached:
             return given[0], wanted[0]
     raise SelectionError(

@@ -1,7 +1,7 @@
 """The state of a training run in one file, so that a killed run goes on where it was.
 
-A safetensors file: weights, optimizer, random number generators and best weights as tensors; what was asked
-for and the trace as JSON in its header. Nothing in it is code, so a file from elsewhere can do no harm.
+Weights, optimizer, random number generators and best weights are its tensors; what was asked for and the
+trace are its facts.
 """
 
 import json
@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tenfold.compress.recovery.best import Best
+from tenfold.compress.recovery.record_file import Facts, Tensors, named, read, under, write
 from tenfold.compress.recovery.trace import Epoch
-from tenfold.core.atomic import StrPath, check_file, replacing
+from tenfold.core.atomic import check_file
 from tenfold.core.errors import CheckpointError
 
 FORMAT = "tenfold-tuning-1"
 CLOSE = 1e-3
-Tensors = dict[str, Tensor]
-Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Record:
         }
         tensors = named("model", self.model.state_dict()) | named("best", self.best.weights or {})
         tensors |= named("draws", draws(self.model, self.generators)) | named("optimizer", moments)
-        write(self.path, facts, tensors)
+        write(self.path, FORMAT, facts, tensors)
 
     def load(self) -> list[Epoch]:
         """Bring everything to where the file left it; the trace so far, empty if there is no file.
@@ -65,7 +62,7 @@ class Record:
         check_file(self.path)
         if not self.path.exists():
             return []
-        facts, tensors = read(self.path)
+        facts, tensors = read(self.path, FORMAT)
         try:
             self._check(facts, tensors)
             self._restore(facts, tensors)
@@ -215,58 +212,3 @@ def redraw(model: nn.Module, generators: Sequence[torch.Generator], states: Tens
 def gpus(model: nn.Module) -> list[int]:
     """The CUDA devices that hold parameters of the model."""
     return sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-
-
-def named(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The same tensors under "prefix/name"."""
-    return {f"{prefix}/{name}": value for name, value in tensors.items()}
-
-
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors that `named` put under `prefix`, with their names of before.
-
-    >>> list(under("model", {"model/weight": torch.ones(1), "best/weight": torch.ones(1)}))
-    ['weight']
-    """
-    start = f"{prefix}/"
-    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-
-
-def write(path: StrPath, facts: Facts, tensors: Tensors) -> None:
-    """Replace the file at once."""
-    if strange := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise CheckpointError(
-            f"The model keeps '{strange[0]}' in its state, which is no tensor.",
-            "Leave out resume for a model with extra state.",
-        )
-    arrays = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(arrays, temporary, {"format": FORMAT, "facts": json.dumps(facts)})
-        temporary.chmod(0o644)  # safetensors leaves it readable by its owner alone
-
-
-def read(path: StrPath) -> tuple[Facts, Tensors]:
-    """What `write` wrote.
-
-    Raises:
-        CheckpointError: if the file is something else, or cut short.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _foreign(path, f"it cannot be read as safetensors ({error})") from error
-    if header.get("format") != FORMAT:
-        raise _foreign(path, f"its format is {header.get('format')}, not {FORMAT}")
-    try:
-        return json.loads(header["facts"]), tensors
-    except (KeyError, ValueError) as error:
-        raise _foreign(path, f"its header is damaged ({error})") from error
-
-
-def _foreign(path: StrPath, why: str) -> CheckpointError:
-    return CheckpointError(
-        f"'{path}' is no record of a training: {why}.",
-        "Name a file that tune wrote, or a new one; tune replaces no file that is not its own.",
-    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Epoch:
     """What one pass over the training data gave.
 
-    `train_loss` is the mean of what was minimised, `valid_loss` the mean cross-entropy in nats.
+    `train_loss` is the mean of what was minimised, `valid_loss` the mean cross-entropy in nats, or of the
+    loss that took its place; `valid_accuracy` is a fraction, None where there are no classes.
     """
 
     number: int

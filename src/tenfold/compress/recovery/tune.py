@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,9 +12,11 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from tenfold.compress.recovery.batches import Batch, Batches, inputs_of
+from tenfold.compress.batches import Batches, Forward
 from tenfold.compress.recovery.best import Best
-from tenfold.compress.recovery.distill import Distillation, Losses, Objective, objective
+from tenfold.compress.recovery.distill import Distillation
+from tenfold.compress.recovery.objective import Loss, Losses, Objective, Penalty, objective
+from tenfold.compress.recovery.options import Options, check_smoothing
 from tenfold.compress.recovery.processes import (
     Precision,
     accelerating,
@@ -25,13 +27,12 @@ from tenfold.compress.recovery.processes import (
     total,
 )
 from tenfold.compress.recovery.resume import Record, described, sketch
-from tenfold.compress.recovery.schedule import SCHEDULES, Schedule, set_rate
+from tenfold.compress.recovery.schedule import Schedule, set_rate
 from tenfold.compress.recovery.trace import Epoch, Tuned
 from tenfold.core.atomic import StrPath
-from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError
+from tenfold.core.errors import DataError, DivergedError, ModelError
 from tenfold.measure.running import device_of, keeping_mode
 
-PRECISIONS = "no", "bf16", "fp16"
 Optimizer = Callable[..., torch.optim.Optimizer]
 
 
@@ -49,6 +50,9 @@ def tune(
     teacher: nn.Module | None = None,
     distillation: Distillation | None = None,
     label_smoothing: float = 0.0,
+    loss: Loss | None = None,
+    forward: Forward | None = None,
+    penalty: Penalty | None = None,
     precision: Precision = "no",
     clip: float | None = None,
     resume: StrPath | None = None,
@@ -56,11 +60,17 @@ def tune(
 ) -> Tuned:
     """Train `model` in place with the cross-entropy, a teacher or both, on the device where it is.
 
-    `train` and `valid` give (inputs, labels) and are read once an epoch: a list or a DataLoader, not a
-    generator. With `valid`, the weights of the lowest validation loss come back, so tuning never raises it:
-    the weights at the start count too. Training stops after `patience` epochs without a new lowest loss
-    (`None`: never). Without `valid`, the last weights stay. The whole model trains: layers which were in
-    evaluation mode are in training mode meanwhile; to freeze parameters, turn off their `requires_grad`.
+    `train` and `valid` give (inputs, labels), or inputs alone where no labels are needed, and are read once
+    an epoch: a list or a DataLoader, not a generator. Inputs are a tensor, a tuple of arguments or a mapping
+    of named ones; a pair of arguments without labels is ((a, b), None). With `valid`, the weights of the
+    lowest validation loss come back, so tuning never raises it: the weights at the start count too. Training
+    stops after `patience` epochs without a new lowest loss (`None`: never). Without `valid`, the last weights
+    stay. The whole model trains: layers which were in evaluation mode are in training mode meanwhile; to
+    freeze parameters, turn off their `requires_grad`.
+
+    The validation loss is the one with the labels, whatever is minimised. Only with a teacher and a label
+    weight of 0 it may be the distance from the teacher: where `valid` gives no labels, or the outputs are not
+    logits and there is no `loss`.
 
     Under `accelerate launch` with several processes each one trains on its share of the batches, of which
     every process reads all, and the model moves to the process's device. A step then takes one batch of every
@@ -71,23 +81,31 @@ def tune(
             `torch.optim`, or `partial(torch.optim.SGD, momentum=0.9)`.
         schedule: the learning rate, "constant" or falling to zero as half a "cosine", changed once an epoch.
         teacher: a model to imitate, most often the one before compression; not changed.
-        distillation: how; `Distillation()` by default. With a label weight of 0 the batches of `train` may be
-            inputs alone, or (inputs,).
+        distillation: how; `Distillation()` by default. With a label weight of 0 no labels are needed.
         label_smoothing: how much of each label is spread over all classes, in training alone.
+        loss: called as `loss(outputs, labels)` in place of the cross-entropy, with labels of None where a
+            batch has none; gives the mean over the samples. Without it, outputs are logits, or have them as
+            their entry or attribute `logits` or come first, and labels of -100 do not count.
+        forward: called as `forward(model, batch)` with a batch on the model's device, for the model and the
+            teacher; what it returns are the outputs. By default the model is called with the inputs.
+        penalty: called as `penalty(model)`, and added to the loss of every training step, in full precision.
         precision: "bf16" or "fp16" (on a GPU) computes the products of training in that type. Weights and
             validation stay in theirs.
         clip: the largest norm of the gradient of all parameters together; longer ones are shortened to it.
         resume: a file for the state after every epoch. If it is there, the run goes on from it, and ends with
             what an uninterrupted one would have given, bit for bit on one CPU, if `train` draws from torch's
             own generator or `train.generator` alone (not from `random` or NumPy). A finished run is not
-            repeated. Give the model as at the start, or as tuning left it.
+            repeated. Give the model as at the start, or as tuning left it, and the same functions: of `loss`,
+            `forward` and `penalty` the file tells only whether there were some.
         progress: called with each new `Epoch` when it is done, by the first process alone.
 
     Raises:
-        OptionError: for an option outside its range.
+        OptionError: for an option outside its range, or a loss or penalty that is not one number.
         ModelError: if no parameter is trainable, or the teacher is the model.
         SelectionError: if a feature to match is not the name of a module.
-        DataError: if `train` or `valid` gives no batches, or labels are wanted and missing.
+        DataError: if `train` or `valid` gives no batches, or labels are wanted and missing; if the inputs of
+            `valid` are not finite.
+        ShapeError: if outputs do not fit the labels, or those of the teacher.
         DivergedError: if the training loss is not finite; the best weights so far stay.
         CheckpointError: if the file of `resume` is something else, or of another model or other options.
 
@@ -98,52 +116,25 @@ def tune(
     >>> tuned.trace[-1].valid_accuracy > 0.95
     True
     """
-    options = _Options(epochs, lr, weight_decay, schedule, patience, label_smoothing, precision, clip)
+    options = Options(epochs, lr, weight_decay, schedule, patience, label_smoothing, precision, clip)
+    check_smoothing(label_smoothing, loss)
     if epochs == 0:
         return Tuned((), 0, False)
     parameters = _trainable(model)
     with (
         keeping_mode(model),
         accelerating(model, precision) as accelerator,
-        objective(model, teacher, distillation, label_smoothing, device_of(model)) as wanted,
-        Best(model, valid, accelerator) as best,
-    ):
+        objective(
+            model, teacher, distillation, device_of(model),
+            label_smoothing=label_smoothing, loss=loss, forward=forward, penalty=penalty,
+        ) as wanted,
+        Best(model, valid, accelerator, wanted) as best,
+    ):  # fmt: skip
         base = optimizer(parameters, lr=lr, weight_decay=weight_decay)
         stepper = accelerator.prepare_optimizer(base, device_placement=False)
         run = _Run(model, train, wanted, stepper, accelerator, best, options)
         record = None if resume is None else _record(run, base, Path(resume))
         return _trained(run, record, progress)
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The numbers of a run, all within their ranges."""
-
-    epochs: int
-    lr: float
-    weight_decay: float
-    schedule: Schedule
-    patience: int | None
-    label_smoothing: float
-    precision: Precision
-    clip: float | None
-
-    def __post_init__(self) -> None:
-        ranges = {
-            f"epochs >= 0, got {self.epochs}": self.epochs >= 0,
-            f"a finite lr > 0, got {self.lr}": 0 < self.lr < inf,
-            f"a finite weight_decay >= 0, got {self.weight_decay}": 0 <= self.weight_decay < inf,
-            f"patience >= 1 or None, got {self.patience}": self.patience is None or self.patience >= 1,
-            f"a schedule of {' or '.join(SCHEDULES)}, got '{self.schedule}'": self.schedule in SCHEDULES,
-            f"label_smoothing in 0..1, got {self.label_smoothing}": 0 <= self.label_smoothing <= 1,
-            f"a precision of {' or '.join(PRECISIONS)}, got '{self.precision}'": self.precision in PRECISIONS,
-            f"clip > 0 or None, got {self.clip}": self.clip is None or self.clip > 0,
-        }
-        for wanted, met in ranges.items():
-            if not met:
-                raise OptionError(
-                    f"Tuning needs {wanted}.", "The docstring of tune says what each option does."
-                )
 
 
 @dataclass(frozen=True)
@@ -156,14 +147,14 @@ class _Run:
     stepper: AcceleratedOptimizer
     accelerator: Accelerator
     best: Best
-    options: _Options
+    options: Options
 
 
 def _trained(run: _Run, record: Record | None, progress: Callable[[Epoch], object] | None) -> Tuned:
     """Go on from the record, or from the start, to the end."""
     trace = [] if record is None else record.load()
     own = Losses(run.model, run.objective, device_of(run.model))
-    losses = averaging(run.accelerator, own, run.objective.uses_outputs)
+    losses = averaging(run.accelerator, own, run.objective.uses_all)
     if not trace:
         run.best.offer(0)
     for number in range(len(trace) + 1, run.options.epochs + 1):
@@ -198,13 +189,13 @@ def _pass(run: _Run, losses: nn.Module, number: int) -> float:
     summed, count = 0.0, 0
     run.model.train()
     for batch in share(run.accelerator, run.train):
-        weight = _weight(batch)
+        weight = run.objective.weight(batch)
         summed, count = summed + _step(run, losses, batch, number) * weight, count + weight
     summed, seen = total(run.accelerator, summed, count)
     return summed / _seen(seen, number)
 
 
-def _step(run: _Run, losses: nn.Module, batch: Batch, number: int) -> float:
+def _step(run: _Run, losses: nn.Module, batch: Any, number: int) -> float:
     with run.accelerator.autocast():
         loss = losses(batch)
     value = _finite(loss.item(), number)
@@ -214,11 +205,6 @@ def _step(run: _Run, losses: nn.Module, batch: Batch, number: int) -> float:
         run.accelerator.clip_grad_norm_(run.model.parameters(), run.options.clip)
     run.stepper.step()
     return value
-
-
-def _weight(batch: Batch) -> int:
-    labelled = not isinstance(batch, torch.Tensor) and len(batch) > 1
-    return batch[1].numel() if labelled else len(inputs_of(batch))
 
 
 def generators_of(train: object) -> tuple[torch.Generator, ...]:
@@ -244,15 +230,20 @@ def _asked(run: _Run, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """What has to be the same when a run goes on."""
     teacher = run.objective.teacher
     groups = [{k: repr(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    return asdict(run.options) | {
-        "model": described(run.model),
-        "optimizer": {"type": type(optimizer).__qualname__, "groups": groups},
-        "teacher": None if teacher is None else described(teacher),
-        "distillation": None if teacher is None else asdict(run.objective.distillation),
-        "validation": run.best.valid is not None,
-        "generators": len(generators_of(run.train)),
-        "processes": run.accelerator.num_processes,
-    }
+    functions = {name: True for name in ("loss", "forward", "penalty") if getattr(run.objective, name)}
+    return (
+        asdict(run.options)
+        | functions
+        | {
+            "model": described(run.model),
+            "optimizer": {"type": type(optimizer).__qualname__, "groups": groups},
+            "teacher": None if teacher is None else described(teacher),
+            "distillation": None if teacher is None else asdict(run.objective.distillation),
+            "validation": run.best.valid is not None,
+            "generators": len(generators_of(run.train)),
+            "processes": run.accelerator.num_processes,
+        }
+    )
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -1,0 +1,72 @@
+"""How networks are trained and tuned."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cells import PRETRAINED, SCRATCH, Cell
+
+from tenfold.compress.recovery.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Adam for so many epochs; stopped after `patience` epochs without a new lowest validation loss."""
+
+    epochs: int
+    lr: float
+    schedule: Schedule = "constant"
+    patience: int | None = None
+    distilled: bool = False
+    """Whether the dense network teaches, with the weights of `Distillation()`."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything that accuracies depend on, besides the cell.
+
+    `train` is for dense networks and from scratch, `tune` the study's tuning, `own` that of ours. `valid` is
+    the fraction of the training images that is kept for validation; `images`, if given, bounds the rest.
+    `calibration` is how many of them ours may look at before tuning.
+    """
+
+    train: Recipe = Recipe(50, 1e-3)
+    tune: Recipe = Recipe(50, 1e-5, patience=3)
+    own: Recipe = Recipe(30, 1e-3, "cosine", distilled=True)
+    batch: int = 128
+    augment: bool = True
+    valid: float = 0.1
+    images: int | None = None
+    calibration: int = 2000
+    preset: str = "auto"
+    seed: int = 0
+
+    def recipe(self, cell: Cell) -> Recipe | None:
+        """How the network of a cell is trained; None if it is not."""
+        if cell.strategy == PRETRAINED:
+            return None
+        if cell.strategy == SCRATCH:
+            return self.train
+        return self.own if cell.is_ours else self.tune
+
+    def of(self, cell: Cell) -> dict[str, Any]:
+        """What the accuracy of a cell depends on, for JSON."""
+        recipe = self.recipe(cell)
+        common = {name: value for name, value in asdict(self).items() if name not in ("tune", "own")}
+        return common | {"recipe": recipe and asdict(recipe), "preset": cell.preset(self.preset)}
+
+    def with_epochs(self, train: int | None, tune: int | None) -> "Protocol":
+        """Other numbers of epochs, where given."""
+        lengths = {"train": train, "tune": tune, "own": tune}
+        given = {name: count for name, count in lengths.items() if count is not None}
+        return replace(self, **{name: replace(getattr(self, name), epochs=n) for name, n in given.items()})
+
+
+STUDY = Protocol()
+"""As published, where that is known; README.md says what is not."""
+
+REDUCED = Protocol(
+    train=Recipe(5, 5e-3, "cosine"),
+    tune=Recipe(2, 1e-5, patience=3),
+    own=Recipe(2, 1e-3, "cosine", distilled=True),
+)
+"""For two cores."""

@@ -1,0 +1,212 @@
+"""How long `compress` with data takes on a ResNet-50 at 224×224, and how much memory; see README.md.
+
+python benchmarks/compress_time/run.py --out result.json
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.compress import KroneckerFisher, pipeline
+from tenfold.ranks import Budget, Lagrangian
+from tenfold.zoo.resnet import Bottleneck, resnet
+
+BOUND_SECONDS, BOUND_MODELS = 180.0, 3.0
+STEPS = {
+    "find_sites": "find_sites",
+    "collect": "collect",
+    "plan": "plan",
+    "apply_": "apply_",
+    "reestimate_batchnorm_": "reestimate_batchnorm_",
+}
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Images:
+    """Random images with labels, made anew on every reading, as a data loader reads them from disk."""
+
+    count: int
+    batch: int
+    size: int = 224
+    classes: int = 1000
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        source = torch.Generator().manual_seed(1)
+        for start in range(0, self.count, self.batch):
+            shape = (min(self.batch, self.count - start), 3, self.size, self.size)
+            x = torch.randn(shape, generator=source).to(memory_format=torch.channels_last)
+            yield x, torch.randint(self.classes, shape[:1], generator=source)
+
+
+def resnet50() -> nn.Module:
+    """ResNet-50 with the stem for 224×224 images: 7×7 of stride 2, and max pooling behind its activation."""
+    torch.manual_seed(0)
+    model = resnet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), 1000)
+    model.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+    model.relu = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+    return model.to(memory_format=torch.channels_last)
+
+
+def peak() -> int:
+    """Bytes of the most that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """Bytes that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, so that the level is that of what is held."""
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+class Stopwatch:
+    """Seconds in, and the peak of memory after, the functions that it goes round."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, int] = {}
+
+    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.peaks[name] = peak()
+            return result
+
+        return timed
+
+
+def compressing(images: Images) -> dict[str, Any]:
+    """One call of `compress`: seconds of its steps, and memory above the level before the model was made."""
+    start = resident()
+    model = resnet50()
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    watch = Stopwatch()
+    for step, name in STEPS.items():
+        setattr(pipeline, name, watch.around(step, getattr(pipeline, name)))
+    example = next(iter(images))[0][:1]
+    compress = watch.around("total", pipeline.compress)
+    result = compress(
+        model,
+        Budget(params=0.5),
+        example=example,
+        metric=KroneckerFisher(),
+        rule=Lagrangian(),
+        data=images,
+    )
+    return {
+        "seconds": {name: round(s, 2) for name, s in watch.seconds.items()},
+        "model": weights,
+        "start": start,
+        "peak": watch.peaks["total"] - start,
+        "peak_after": {name: p - start for name, p in watch.peaks.items()},
+        "kept": sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters()),
+        "layers": len(result.fits),
+    }
+
+
+def one_batch(images: Images, frozen: bool) -> dict[str, Any]:
+    """Memory of a forward and backward pass on one batch, above the level with the model loaded.
+
+    With `frozen` parameters, whose gradients are not taken, the model is in evaluation mode as in
+    calibration; otherwise it is one of training, without the optimizer.
+    """
+    model = resnet50().train(not frozen)
+    if frozen:
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+    return_memory()
+    before = resident()
+    seconds = []
+    for x, labels in list(images)[:1] * 2:
+        start = time.perf_counter()
+        y = model(x.requires_grad_(frozen))
+        nn.functional.cross_entropy(y, labels).backward()
+        seconds.append(time.perf_counter() - start)
+    return {"batch": peak() - before, "seconds": round(min(seconds), 2)}
+
+
+def in_new_process(only: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What a part gives in a process of its own, whose peak is its alone."""
+    command = [sys.executable, __file__, "--only", only, "--images", str(args.images)]
+    done = subprocess.run([*command, "--batch", str(args.batch)], stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout)
+
+
+def machine() -> dict[str, Any]:
+    """Hardware, versions and threads."""
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "tenfold": version("tenfold"),
+    }
+
+
+def summary(found: dict[str, Any], frozen: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+    """The figures against their bounds."""
+    models = (found["peak"] - frozen["batch"]) / found["model"]
+    with_training = (found["peak"] - training["batch"]) / found["model"]
+    return {
+        "seconds": found["seconds"]["total"],
+        "in_time": found["seconds"]["total"] < BOUND_SECONDS,
+        "peak_mb": round(found["peak"] / MEGABYTE),
+        "model_mb": round(found["model"] / MEGABYTE, 1),
+        "batch_frozen_mb": round(frozen["batch"] / MEGABYTE),
+        "batch_training_mb": round(training["batch"] / MEGABYTE),
+        "models_beside_batch": round(models, 2),
+        "models_beside_training_batch": round(with_training, 2),
+        "in_memory": models < BOUND_MODELS,
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--only", choices=("compress", "frozen", "training"))
+    args = parser.parse_args()
+    images = Images(args.images, args.batch)
+    if args.only:
+        part = compressing(images) if args.only == "compress" else one_batch(images, args.only == "frozen")
+        print(json.dumps(part))
+        return
+    parts = {name: in_new_process(name, args) for name in ("frozen", "training", "compress")}
+    figures = summary(parts["compress"], parts["frozen"], parts["training"])
+    result = {"images": args.images, "batch": args.batch, "machine": machine(), "summary": figures, **parts}
+    text = json.dumps(result, indent=2) + "\n"
+    print(text, end="")
+    if args.out:
+        args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""From plain truncation to all that data can tell, one step at a time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tenfold import Budget, Lagrangian, Uniform
+from tenfold.compress import KroneckerFisher, Metric
+from tenfold.ranks import RankRule
+
+PRESETS = ("channel_svd", "spatial_svd", "tucker2", "cp3", "auto")
+KEEPS = (0.5, 0.3, 0.2)
+UNIFORM = Uniform()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is used of the data: a metric, a rule that compares sites, a repair behind."""
+
+    metric: Metric | None = None
+    rule: RankRule = UNIFORM
+    floor: float | None = None
+    norms: bool = True
+    correct: bool = False
+
+    def budget(self, keep: float) -> Budget:
+        """The fraction of the sites' parameters to keep."""
+        return Budget(params=keep, floor=self.floor)
+
+
+FISHER = KroneckerFisher()
+REFINED = KroneckerFisher(refine=50)
+
+VARIANTS: Mapping[str, Variant] = {
+    "plain": Variant(norms=False),
+    "batch norm": Variant(),
+    "two-sided metric": Variant(FISHER),
+    "refined": Variant(REFINED),
+    "global, no floor": Variant(REFINED, Lagrangian(), floor=0.0),
+    "global": Variant(REFINED, Lagrangian()),
+    "corrected": Variant(REFINED, Lagrangian(), correct=True),
+}
+"""Each adds to the one before it, but "global", whose floor is the default, to "refined"."""

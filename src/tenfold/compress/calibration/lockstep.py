@@ -1,0 +1,98 @@
+"""Running a model on several batches in step: all stand still before a layer until they are told to go on."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.compress.batches import Forward, outputs_of
+
+_current = threading.local()
+
+
+class Walk:
+    """A forward pass on one batch, in a thread of its own, which runs only while `next` waits for it."""
+
+    def __init__(self, model: nn.Module, batch: Any, forward: Forward | None) -> None:
+        self._call = model, batch, forward
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._at: tuple[nn.Module, Tensor] | None = None
+        self._error: BaseException | None = None
+        self._cancelled = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def next(self) -> tuple[nn.Module, Tensor] | None:
+        """Go on to the next call of a layer that is watched: the layer and its input; None at the end."""
+        self._at = None
+        if self._thread.is_alive():
+            self._go.release()
+            self._stopped.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._at
+
+    def cancel(self) -> None:
+        """End the pass where it stands."""
+        self._cancelled = True
+        if self._thread.is_alive():
+            self._go.release()
+            self._thread.join()
+
+    def stand_still(self, layer: nn.Module, x: Tensor) -> None:
+        """Wait in the thread of the pass."""
+        self._at = layer, x
+        self._stopped.release()
+        self._go.acquire()
+        if self._cancelled:
+            raise _Cancelled
+
+    def _run(self) -> None:
+        self._go.acquire()
+        _current.walk = self
+        try:
+            if not self._cancelled:
+                with torch.no_grad():
+                    outputs_of(*self._call)
+        except _Cancelled:
+            pass
+        except Exception as error:
+            self._error = error
+        self._stopped.release()
+
+
+class _Cancelled(BaseException):
+    """The pass is not needed any more. Not an error, so no `except Exception` stops it."""
+
+
+@contextmanager
+def in_step(
+    model: nn.Module, layers: Iterable[nn.Module], batches: Sequence[Any], forward: Forward | None = None
+) -> Iterator[list[Walk]]:
+    """A walk of the model for every batch; each stands still before each call of one of the layers.
+
+    Between two calls of `next` weights may be changed: a pass that stands before a layer has not used it yet.
+    All activations that the passes still need are held meanwhile.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> with in_step(net, [net[2]], [torch.zeros(4, 2), torch.zeros(3, 2)]) as walks:
+    ...     [tuple(walk.next()[1].shape) for walk in walks]
+    [(4, 2), (3, 2)]
+    """
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(_stand_still, with_kwargs=True).remove)
+        walks = [Walk(model, batch, forward) for batch in batches]
+        for walk in walks:
+            stack.callback(walk.cancel)
+        yield walks
+
+
+def _stand_still(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Stop a pass that is a walk; any other goes through."""
+    walk: Walk | None = getattr(_current, "walk", None)
+    if walk is not None:
+        walk.stand_still(layer, args[0] if args else kwargs["input"])

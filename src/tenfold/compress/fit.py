@@ -1,0 +1,57 @@
+"""Fitting a format to one weight in the metric of the data, and what the fit loses there."""
+
+from typing import Any
+
+from torch import Tensor
+
+from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.metric import Metric
+from tenfold.compress.refine import metric_roots, refined, weighted_square
+from tenfold.core.layout import Layout
+from tenfold.decompose import Fit, Method, decompose_weighted
+from tenfold.formats import Format, LowRank, Ranks, SlicedLowRank
+
+
+def fitted(
+    method: Method[Any],
+    weight: Tensor,
+    layout: Layout,
+    ranks: Ranks,
+    metric: Metric | None = None,
+    seen: SiteStatistics | None = None,
+    seed: int = 0,
+) -> Fit[Any]:
+    """The format of `method` with these ranks, fitted to a weight seen through `layout`.
+
+    Without a metric or statistics the Euclidean one counts. Where the layout cannot be whitened exactly, the
+    fit is refined, if the metric says so.
+    """
+    tensor = layout.to_modes(weight)
+    if seen is None or metric is None:
+        return method(tensor, ranks, generator=seed)
+    roots = metric.roots(seen, layout)
+    fit = decompose_weighted(method, tensor, ranks, roots, generator=seed)
+    if metric.refine and not metric.is_whitened(seen, layout):
+        return refined(fit, weight, layout, roots, metric_roots(metric, seen, weight), metric.refine)
+    return fit
+
+
+def squared_loss(
+    value: Format,
+    weight: Tensor,
+    layout: Layout,
+    metric: Metric | None = None,
+    seen: SiteStatistics | None = None,
+) -> float:
+    """‖G^½ (W - Ŵ) P^½‖² of a fit, in the metric itself even where whitening is approximate."""
+    change = weight - layout.to_weight(value.dense())
+    outputs, inputs = (None, None) if metric is None or seen is None else metric_roots(metric, seen, weight)
+    return float(weighted_square(change, outputs, inputs))
+
+
+def known_from_spectra(
+    kind: type[Format], layout: Layout, metric: Metric | None, seen: SiteStatistics | None
+) -> bool:
+    """Whether singular values say exactly what each rank loses: for matrices that are whitened exactly."""
+    exact = metric is None or seen is None or metric.is_whitened(seen, layout)
+    return issubclass(kind, LowRank | SlicedLowRank) and exact
