@@ -26,13 +26,7 @@ from tenfold.ranks import Budget, Lagrangian
 from tenfold.zoo.resnet import Bottleneck, resnet
 
 BOUND_SECONDS, BOUND_MODELS = 180.0, 3.0
-STEPS = {
-    "find_sites": "find_sites",
-    "collect": "collect",
-    "plan": "plan",
-    "apply_": "apply_",
-    "reestimate_batchnorm_": "reestimate_batchnorm_",
-}
+STEPS = ("find_sites", "collect", "plan", "apply_", "reestimate_batchnorm_")
 MEGABYTE = 2**20
 
 
@@ -59,7 +53,7 @@ def resnet50() -> nn.Module:
     model = resnet(Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), 1000)
     model.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
     model.relu = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, 2, 1))
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def peak() -> int:
@@ -83,15 +77,17 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self.peaks: dict[str, int] = {}
 
     def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, timed."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             result = function(*args, **kwargs)
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + time.process_time() - cpu
             self.peaks[name] = peak()
             return result
 
@@ -104,8 +100,8 @@ def compressing(images: Images) -> dict[str, Any]:
     model = resnet50()
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     watch = Stopwatch()
-    for step, name in STEPS.items():
-        setattr(pipeline, name, watch.around(step, getattr(pipeline, name)))
+    for name in STEPS:
+        setattr(pipeline, name, watch.around(name, getattr(pipeline, name)))
     example = next(iter(images))[0][:1]
     compress = watch.around("total", pipeline.compress)
     result = compress(
@@ -118,11 +114,13 @@ def compressing(images: Images) -> dict[str, Any]:
     )
     return {
         "seconds": {name: round(s, 2) for name, s in watch.seconds.items()},
+        "cpu_seconds": {name: round(s, 2) for name, s in watch.cpu_seconds.items()},
         "model": weights,
         "start": start,
         "peak": watch.peaks["total"] - start,
         "peak_after": {name: p - start for name, p in watch.peaks.items()},
-        "kept": sum(p.numel() for p in result.model.parameters()) / sum(p.numel() for p in model.parameters()),
+        "kept": sum(p.numel() for p in result.model.parameters())
+        / sum(p.numel() for p in model.parameters()),
         "layers": len(result.fits),
     }
 
@@ -151,7 +149,9 @@ def one_batch(images: Images, frozen: bool) -> dict[str, Any]:
 def in_new_process(only: str, args: argparse.Namespace) -> dict[str, Any]:
     """What a part gives in a process of its own, whose peak is its alone."""
     command = [sys.executable, __file__, "--only", only, "--images", str(args.images)]
-    done = subprocess.run([*command, "--batch", str(args.batch)], stdout=subprocess.PIPE, check=True, text=True)
+    done = subprocess.run(
+        [*command, "--batch", str(args.batch)], stdout=subprocess.PIPE, check=True, text=True
+    )
     return json.loads(done.stdout)
 
 
@@ -162,6 +162,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
+        "load": [round(n, 1) for n in os.getloadavg()],
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

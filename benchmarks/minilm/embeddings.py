@@ -1,9 +1,8 @@
-"""all-MiniLM-L6-v2 as it lies in a package, its embeddings of sentences, and how near other embeddings are."""
+"""all-MiniLM-L6-v2 as it lies in a package, its embeddings of sentences, and how near others are."""
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -57,9 +56,7 @@ def embeddings(model: nn.Module, given: Iterable[Batch]) -> Float[Tensor, "sente
     return torch.cat([embed(model, batch) for batch in given])
 
 
-def agreement(
-    ours: Float[Tensor, "sentences d"], dense: Float[Tensor, "sentences d"]
-) -> tuple[float, float]:
+def agreement(ours: Float[Tensor, "sentences d"], dense: Float[Tensor, "sentences d"]) -> tuple[float, float]:
     """The mean cosine of embeddings to the dense ones, and Spearman's correlation of all pairs' similarities.
 
     >>> x = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [3.0, 1.0]]), dim=-1)
@@ -83,9 +80,3 @@ def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
 
 def _batch(ids: Tensor) -> Batch:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def size(model: nn.Module, names: Iterable[str]) -> int:
-    """Elements that the factors or weights of these layers store, without biases."""
-    layers: list[Any] = [model.get_submodule(name) for name in names]
-    return sum(p.numel() for layer in layers for n, p in layer.named_parameters() if n != "bias")

@@ -81,7 +81,7 @@ def without_markup(text: str) -> str:
 
 
 def prose(text: str) -> Iterator[str]:
-    """The sentences of 8 to 40 words, of letters for the most part, in paragraphs that are neither code nor lists.
+    """The sentences, as `is_sentence` wants them, of paragraphs that are neither code nor lists.
 
     >>> list(prose("Short.\\n\\nThis one has *eight words* in all, no more. And this has less."))
     ['This one has eight words in all, no more.']

@@ -14,7 +14,7 @@ to the first, or h), to the last ("decode")."""
 
 
 def foldings(model: nn.Module, slices: Sequence[int] | None = None) -> tuple[str, ...]:
-    """Names of the presets that fold the weights of a model, or of one layer, in every way and number of slices.
+    """Presets that fold the weights of a model, or of a layer, by every way and number of slices.
 
     `slices` are the numbers to try, None all divisors of the inputs, as in the source. A number serves the
     layers whose inputs it divides. Where the foldings are one, in linear layers and kernels of one point, one

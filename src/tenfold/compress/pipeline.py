@@ -68,11 +68,10 @@ def compress(
         raise DataError("data came as an iterator, but is read twice.", "Give a list, or a data loader.")
     if correct and data is None:
         raise DataError("there are no data to correct the sites with.", "Give data=, or correct=False.")
-    copy = deepcopy(model)
     if metric is not None and statistics is None and data is not None:
-        statistics = collect(copy, data, find_sites(copy, example), want=metric.needs, seed=seed)
+        statistics = collect(model, data, find_sites(model, example), want=metric.needs, seed=seed)
     chosen = plan(
-        copy,
+        model,
         budget,
         example=example,
         preset=preset,
@@ -83,6 +82,7 @@ def compress(
         statistics=statistics,
         latencies=latencies,
     )
+    copy = deepcopy(model)
     fits = apply_(copy, chosen, seed=seed, statistics=statistics, progress=progress)
     if data is not None:
         done = correct_(copy, model, chosen, data, statistics=statistics, seed=seed) if correct else ()

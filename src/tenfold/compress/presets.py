@@ -184,4 +184,4 @@ for _preset in TABLE:
     presets.add(_preset.name, _preset)
 
 AUTO = ("weight_svd", "channel_svd", "spatial_svd", "spatial_svd_w", "tucker2", "cp3")
-"""What "auto" chooses from: chains of two or three convolutions and linear maps, which run fast everywhere."""
+"""What "auto" chooses from: chains of two or three convolutions or linear maps, which run fast everywhere."""

@@ -266,7 +266,14 @@ def ask(cache: Path, model: nn.Module, reads: list[int], **options: Any) -> Stat
 
 @pytest.mark.parametrize(
     "other",
-    [{"samples": 1}, {"loss": "sampled"}, {"seed": 3}, {"max_patch": 5}, {"want": {"input_absolute"}}],
+    [
+        {"samples": 1},
+        {"loss": "sampled"},
+        {"seed": 3},
+        {"max_patch": 5},
+        {"positions": 9},
+        {"want": {"input_absolute"}},
+    ],
     ids=str,
 )
 def test_other_options_make_a_cache_stale(tmp_path: Path, other: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def correct_(
     *,
     statistics: Statistics | None = None,
     samples: int | None = None,
-    ridge: float = 1e-3,
+    ridge: float = 1e-2,
     forward: Forward | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], object] | None = None,
@@ -83,7 +83,7 @@ def correct_(
     arXiv:1505.06798, section 3.3 ("asymmetric reconstruction"); here for any format and metric.
     """
     if not 0 < ridge < inf:
-        raise OptionError(f"ridge came as {ridge}.", "Give a small number above 0, such as 1e-3.")
+        raise OptionError(f"ridge came as {ridge}.", "Give a small number above 0, such as 1e-2.")
     read = [batch.batch for batch in drawn(batches, samples, device_of(dense))]
     sites = _in_order(model, dense, plan, read[0], forward)
     done: list[Corrected] = []

