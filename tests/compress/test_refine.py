@@ -8,6 +8,7 @@ from tenfold import Budget, apply_, collect, find_sites, plan
 from tenfold.compress import InputCovariance, KroneckerFisher
 from tenfold.compress.calibration.statistics import SiteStatistics
 from tenfold.compress.fit import fitted, squared_loss
+from tenfold.core.errors import OptionError
 from tenfold.core.layout import Layout
 from tenfold.decompose import CPALS, HOOI, TTSVD, Method, TruncatedSVD
 
@@ -72,3 +73,9 @@ def test_refined_layers_keep_their_type_and_their_plan() -> None:
     fits = apply_(net, found, statistics=stats)
     assert {p.dtype for p in net.parameters()} == {torch.bfloat16}
     assert all(0 < fit.error < 1 for fit in fits)
+
+
+@pytest.mark.parametrize("options", [{"refine": -1}, {"damping": -1e-3}])
+def test_options_below_zero_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match="damping and refine came as"):
+        KroneckerFisher(**options)  # type: ignore[arg-type]

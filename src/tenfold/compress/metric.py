@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tenfold.compress.calibration.statistics import SiteStatistics
 from tenfold.compress.latest import Latest
-from tenfold.core.errors import ShapeError
+from tenfold.core.errors import OptionError, ShapeError
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axes, Axis
 from tenfold.core.registry import Registry
@@ -50,6 +50,12 @@ class Metric(ABC):
     """Steps of L-BFGS in the metric itself, where a layout only allows approximate whitening."""
     needs: ClassVar[frozenset[str]]
     """The statistics that it takes, as `collect` names them."""
+
+    def __post_init__(self) -> None:
+        if self.damping < 0 or self.refine < 0:
+            raise OptionError(
+                f"damping and refine came as {self.damping} and {self.refine}.", "Give 0 or more of each."
+            )
 
     @abstractmethod
     def moments(self, seen: SiteStatistics) -> Moments:

@@ -9,20 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tenfold.compress.batches import Forward, outputs_of
+from tenfold.compress.batches import Forward
 from tenfold.compress.calibration.cross import CrossMoments, CrossSums
 from tenfold.compress.calibration.lockstep import Walk, in_step
 from tenfold.compress.calibration.samples import drawn
 from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
-from tenfold.compress.calibration.streams import received_by
 from tenfold.compress.fit import fitted
-from tenfold.compress.plan import LayerPlan, Plan
+from tenfold.compress.plan import Plan
 from tenfold.compress.presets import METHODS
-from tenfold.compress.shift import followed_by_norm
-from tenfold.core.errors import ModelError, OptionError, SelectionError
+from tenfold.compress.recovery.twins import TwinSite, sites_in_order
+from tenfold.core.errors import ModelError, OptionError
 from tenfold.core.layout import Layout
 from tenfold.measure.running import device_of, evaluating
-from tenfold.nn import FactorizedLayer
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def correct_(
     if not 0 < ridge < inf:
         raise OptionError(f"ridge came as {ridge}.", "Give a small number above 0, such as 1e-2.")
     read = [batch.batch for batch in drawn(batches, samples, device_of(dense))]
-    sites = _in_order(model, dense, plan, read[0], forward)
+    sites = sites_in_order(model, dense, plan, read[0], forward)
     done: list[Corrected] = []
     with (
         evaluating(model),
@@ -128,25 +126,7 @@ def target_weight(
     return torch.linalg.solve(inputs + damping * eye, (cross + damping * weight).mT).mT
 
 
-@dataclass(frozen=True)
-class _Site:
-    """A factorized layer, the dense one it was, the batch norm behind it (its name, its running means in both
-    models), and the modules that receive their outputs added to something else."""
-
-    module: str
-    layer: FactorizedLayer
-    source: nn.Module
-    plan: LayerPlan
-    norm: str | None
-    means: tuple[Tensor, Tensor] | None
-    receivers: tuple[nn.Module, nn.Module] | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.module}.weight"
-
-
-def _stops(sites: Sequence[_Site], side: int) -> list[nn.Module]:
+def _stops(sites: Sequence[TwinSite], side: int) -> list[nn.Module]:
     """Where the passes of the model (0) or of the dense one (1) stand still."""
     layers: list[nn.Module] = [(site.layer, site.source)[side] for site in sites]
     return layers + [site.receivers[side] for site in sites if site.receivers]
@@ -170,7 +150,7 @@ class _Pair:
             self.sum.copy_(self.rest + layer(self.x))
 
 
-def _reached(site: _Site, small: Walk, dense: Walk) -> _Pair:
+def _reached(site: TwinSite, small: Walk, dense: Walk) -> _Pair:
     """Bring both passes before the site, or before what receives its output.
 
     There the dense sum is wanted: the output makes up for what the rest of the sum has lost, too.
@@ -183,7 +163,7 @@ def _reached(site: _Site, small: Walk, dense: Walk) -> _Pair:
     return _Pair(x, wanted - rest, total, rest)
 
 
-def _moments(site: _Site, pairs: Sequence[_Pair], seed: int) -> CrossMoments:
+def _moments(site: TwinSite, pairs: Sequence[_Pair], seed: int) -> CrossMoments:
     sums = CrossSums(site.source, seed=seed)
     for pair in pairs:
         sums.add(pair.x, pair.y)
@@ -201,7 +181,7 @@ def _input(walk: Walk, module: nn.Module) -> Tensor:
 
 
 def _corrected(
-    site: _Site, moments: CrossMoments, seen: SiteStatistics | None, ridge: float, seed: int
+    site: TwinSite, moments: CrossMoments, seen: SiteStatistics | None, ridge: float, seed: int
 ) -> Corrected:
     weight, metric = site.source.get_parameter("weight").detach(), site.plan.metric
     free = metric is not None and metric.centred
@@ -221,7 +201,7 @@ def _corrected(
 
 
 @torch.no_grad()
-def _shift(site: _Site, lost: Tensor) -> None:
+def _shift(site: TwinSite, lost: Tensor) -> None:
     """Give the bias, or the mean of the batch norm behind, what the outputs lose on average."""
     bias: Tensor | None = site.source.bias  # type: ignore[assignment]
     if bias is not None and site.layer.bias is not None:
@@ -229,68 +209,3 @@ def _shift(site: _Site, lost: Tensor) -> None:
     elif site.means is not None:
         small, dense = site.means
         small.copy_(dense - lost.to(dense))
-
-
-def _in_order(
-    model: nn.Module, dense: nn.Module, plan: Plan, batch: Any, forward: Forward | None
-) -> Sequence[_Site]:
-    """The sites of the plan that are called once, in the order of these calls."""
-    _check(model, plan)
-    norms = {
-        layer: norm for layer, norm in followed_by_norm(dense, batch, forward).items() if _keeps(dense, norm)
-    }
-    order = _called(dense, batch, forward)
-    names = [name for name in order if name in plan.layers and order.count(name) == 1]
-    receivers = received_by(dense, names, batch, forward)
-    direct = {a: b for a, b in receivers.items() if _follows(order, a, b, names)}
-    return [_site(model, dense, plan, name, norms.get(name), direct.get(name)) for name in names]
-
-
-def _follows(order: Sequence[str], layer: str, receiver: str, names: Sequence[str]) -> bool:
-    """Whether no other site is called between a layer and what receives its output."""
-    return not set(order[order.index(layer) + 1 : order.index(receiver)]) & set(names)
-
-
-def _site(
-    model: nn.Module, dense: nn.Module, plan: Plan, name: str, norm: str | None, receiver: str | None
-) -> _Site:
-    layer, source = model.get_submodule(name), dense.get_submodule(name)
-    assert isinstance(layer, FactorizedLayer)
-    means = None if norm is None else (_mean(model, norm), _mean(dense, norm))
-    both = None if receiver is None else (model.get_submodule(receiver), dense.get_submodule(receiver))
-    return _Site(name, layer, source, plan.layers[name]["weight"], norm, means, both)
-
-
-def _keeps(model: nn.Module, norm: str) -> bool:
-    """Whether a batch norm keeps running statistics."""
-    return getattr(model.get_submodule(norm), "running_mean", None) is not None
-
-
-def _mean(model: nn.Module, norm: str) -> Tensor:
-    return model.get_submodule(norm).get_buffer("running_mean")
-
-
-def _check(model: nn.Module, plan: Plan) -> None:
-    modules = dict(model.named_modules())
-    for name in plan.layers:
-        if not isinstance(modules.get(name), FactorizedLayer):
-            raise SelectionError(
-                f"the plan names '{name}', which is no factorized layer of the model.", "Call apply_ first."
-            )
-
-
-def _called(dense: nn.Module, batch: Any, forward: Forward | None) -> list[str]:
-    """The modules in the order of their calls, each as often as it is called."""
-    order: list[str] = []
-
-    def calling(name: str) -> Any:
-        return lambda *_: order.append(name)
-
-    handles = [m.register_forward_pre_hook(calling(n)) for n, m in dense.named_modules()]
-    try:
-        with evaluating(dense):
-            outputs_of(dense, batch, forward)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return order
