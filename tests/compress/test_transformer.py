@@ -1,4 +1,4 @@
-"""A pretrained transformer, compressed with unlabelled sentences and judged on sentences of another source."""
+"""A pretrained transformer, compressed with unlabelled sentences, judged on sentences of another source."""
 
 import sys
 from collections.abc import Iterator
