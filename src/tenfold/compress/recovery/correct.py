@@ -45,7 +45,7 @@ def correct_(
     *,
     statistics: Statistics | None = None,
     samples: int | None = None,
-    ridge: float = 1e-2,
+    ridge: float = 0.1,
     forward: Forward | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], object] | None = None,
@@ -81,7 +81,7 @@ def correct_(
     arXiv:1505.06798, section 3.3 ("asymmetric reconstruction"); here for any format and metric.
     """
     if not 0 < ridge < inf:
-        raise OptionError(f"ridge came as {ridge}.", "Give a small number above 0, such as 1e-2.")
+        raise OptionError(f"ridge came as {ridge}.", "Give a small number above 0, such as 0.1.")
     read = [batch.batch for batch in drawn(batches, samples, device_of(dense))]
     sites = sites_in_order(model, dense, plan, read[0], forward)
     done: list[Corrected] = []
