@@ -160,5 +160,5 @@ def test_metrics_are_registered() -> None:
 
 def test_data_that_can_be_read_once_only_are_refused(trained: tuple) -> None:
     net, seen, _ = trained
-    with pytest.raises(DataError, match="read twice"):
+    with pytest.raises(DataError, match="read several times"):
         compress(net, Budget(params=0.4), example=seen[0][0][:4], metric=KroneckerFisher(), data=iter(seen))
