@@ -48,11 +48,11 @@ def compress(
 ) -> Compressed:
     """A smaller copy of the model: `plan`, then `apply_`. The model itself is not changed.
 
-    `data` are a few batches, each inputs or (inputs, labels), that can be read several times. With a `metric` they
-    calibrate the inner product in which weights are approximated (unless `statistics` of them are given).
-    With `correct`, every site then makes up for the errors of those before it (`correct_`, which needs memory
-    for the activations of all `data` between two layers). In the end the statistics of batch normalisation
-    are estimated anew from them, where the correction has not set them.
+    `data` are a few batches, each inputs or (inputs, labels), that can be read several times. With a `metric`
+    they calibrate the inner product in which weights are approximated (unless `statistics` of them are
+    given). With `correct`, every site then makes up for the errors of those before it (`correct_`, which
+    needs memory for the activations of all `data` between two layers). In the end the statistics of batch
+    normalisation are estimated anew from them, where the correction has not set them.
 
     Raises:
         DataError: if `data` is an iterator, which can be read once only, or missing for `correct`; and what
@@ -65,7 +65,7 @@ def compress(
     True
     """
     if isinstance(data, Iterator):
-        raise DataError("data came as an iterator, but is read several times.", "Give a list, or a data loader.")
+        raise DataError("data came as an iterator, but is read several times.", "Give a list or a loader.")
     if correct and data is None:
         raise DataError("there are no data to correct the sites with.", "Give data=, or correct=False.")
     if metric is not None and statistics is None and data is not None:
