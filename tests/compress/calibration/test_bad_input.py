@@ -233,7 +233,9 @@ class Late(nn.Module):
         return self.last(self.middle(self.first(x).relu()).relu())
 
 
-@pytest.mark.parametrize("want", [{"input_covariance"}, {"input_covariance", "gradient_covariance"}], ids=str)
+@pytest.mark.parametrize(
+    "want", [{"input_covariance"}, {"input_covariance", "gradient_covariance"}], ids=["forward", "backward"]
+)
 def test_the_first_layer_that_sees_values_which_are_not_finite_is_named(want: set[str]) -> None:
     model = Late()
     example = find_sites(model, ROW)
