@@ -6,7 +6,8 @@ from typing import Any
 import array_api_compat as api
 import numpy as np
 import pytest
-import torch
+
+from tenfold.testing.libraries import LIBRARIES
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class Library:
         return api.array_namespace(self.array([0.0]))
 
     def array(self, values: Any, dtype: str = "float64") -> Any:
-        array = np.asarray(values).astype(dtype)
-        return torch.from_numpy(array.copy()) if self.name == "torch" else array
+        return LIBRARIES.array(self.name, np.asarray(values).astype(dtype))
 
     def normal(self, *shape: int, seed: int = 0, dtype: str = "float64") -> Any:
         draw = np.random.default_rng(seed).standard_normal
@@ -29,6 +29,6 @@ class Library:
         return self.array(draw(shape) + imaginary, dtype)
 
 
-@pytest.fixture(params=["numpy", "torch"])
+@pytest.fixture(params=["numpy", "torch", "jax", "dask"])
 def library(request: pytest.FixtureRequest) -> Library:
     return Library(request.param)

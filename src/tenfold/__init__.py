@@ -29,7 +29,13 @@ from tenfold.compress import (
 from tenfold.core.errors import TenfoldError
 from tenfold.export import fold, to_native
 from tenfold.measure import compare, measure
-from tenfold.nn import FactorizedConv, FactorizedLinear, FactorizedTensor
+from tenfold.nn import (
+    FactorizedConv,
+    FactorizedEmbedding,
+    FactorizedEmbeddingBag,
+    FactorizedLinear,
+    FactorizedTensor,
+)
 from tenfold.ranks import ALDS, EVBMF, Budget, Energy, Fixed, Lagrangian, Uniform
 
 __all__ = [
@@ -39,6 +45,8 @@ __all__ = [
     "Distillation",
     "Energy",
     "FactorizedConv",
+    "FactorizedEmbedding",
+    "FactorizedEmbeddingBag",
     "FactorizedLinear",
     "FactorizedTensor",
     "Fixed",

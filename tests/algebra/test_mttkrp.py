@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.algebra import khatri_rao, mttkrp, mttkrp_sweep, mttkrps, unfold
+from tenfold.algebra import (
+    khatri_rao,
+    mttkrp,
+    mttkrp_sweep,
+    mttkrps,
+    residual_mttkrps,
+    squared_residual,
+    unfold,
+)
 from tenfold.core.errors import ShapeError
 
 SHAPES = [(3,), (4, 3), (2, 3, 4), (6, 5, 2), (2, 5, 6), (3, 1, 2, 4), (5, 4, 3, 2), (2, 3, 2, 1, 3)]
@@ -91,7 +99,59 @@ def test_mttkrp_holds_no_more_than_documented(mode):
     assert peak(mttkrps, tensor, factors) < bound + results + ufunc_buffers
 
 
-@pytest.mark.parametrize("function", [lambda t, f: mttkrp(t, f, 0), mttkrps])
+@pytest.mark.parametrize("mode", range(3))
+def test_components_are_taken_in_rounds_where_memory_is_short(mode):
+    shape, rank = (96, 96, 9), 400
+    tensor, factors = np.ones(shape), [np.ones((size, rank)) for size in shape]
+    results = 2 * sum(shape) * rank * tensor.itemsize  # the parts, and their concatenation
+    for limit in (2**18, 2**20, None):
+        bound = (max(tensor.nbytes, 2**20) if limit is None else limit) + results + 2**17
+        assert peak(lambda limit=limit: mttkrp(tensor, factors, mode, max_bytes=limit)) < bound
+        assert peak(lambda limit=limit: mttkrps(tensor, factors, max_bytes=limit)) < bound
+
+
+@pytest.mark.parametrize("max_bytes", [1, 500, 2000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_memory_allowed_does_not_change_the_result(library, shape, max_bytes):
+    tensor, factors = library.normal(*shape), factors_for(library, shape, 7)
+    expected = [by_definition(tensor, factors, mode) for mode in range(len(shape))]
+    for mode, product in enumerate(expected):
+        close(mttkrp(tensor, factors, mode, max_bytes=max_bytes), product)
+    for product, one in zip(mttkrps(tensor, factors, max_bytes=max_bytes), expected, strict=True):
+        close(product, one)
+    for mode, product in mttkrp_sweep(tensor, list(factors), max_bytes=max_bytes):
+        close(product, expected[mode])
+
+
+@pytest.mark.parametrize("max_bytes", [1, 500, 2000, None])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_residual_is_that_of_the_dense_tensor(library, shape, dtype, max_bytes):
+    tensor, factors = library.normal(*shape, dtype=dtype), factors_for(library, shape, 3, dtype)
+    columns = khatri_rao(factors[1:]) if factors[1:] else 1 + 0 * factors[0][:1, :]
+    residual = library.xp.reshape(factors[0] @ columns.T, shape) - tensor
+    conjugates = [library.xp.conj(f) if "complex" in dtype else f for f in factors]
+    square, products = residual_mttkrps(tensor, factors, max_bytes=max_bytes)
+    norm = float(np.linalg.norm(np.asarray(residual)))
+    assert float(square) == pytest.approx(norm**2, rel=1e-4 if dtype == "float32" else 1e-12)
+    assert float(squared_residual(tensor, factors, max_bytes=max_bytes)) == pytest.approx(float(square), 1e-4)
+    for mode, product in enumerate(products):
+        close(product, by_definition(residual, conjugates, mode), dtype)
+
+
+@pytest.mark.parametrize("rank", [8, 64, 1000])
+def test_the_residual_holds_no_more_than_documented(rank):
+    shape = (96, 96, 3, 3)
+    tensor, factors = np.ones(shape), [np.ones((size, rank)) / rank for size in shape]
+    results = 4 * sum(shape) * rank * tensor.itemsize  # sums so far, of a block, both, and rows apart
+    bound = max(tensor.nbytes, 2**20)
+    assert peak(squared_residual, tensor, factors) < bound + 2**18
+    assert peak(residual_mttkrps, tensor, factors) < bound + results + 2**18
+
+
+@pytest.mark.parametrize(
+    "function", [lambda t, f: mttkrp(t, f, 0), mttkrps, residual_mttkrps, squared_residual]
+)
 @pytest.mark.parametrize("shapes", [[(2, 2)], [(2, 2), (4, 2)], [(2, 2), (3, 3)], [(2,), (3,)], []])
 def test_factors_that_do_not_fit_are_refused(library, function, shapes):
     with pytest.raises(ShapeError) as raised:

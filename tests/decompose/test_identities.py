@@ -264,7 +264,7 @@ def kernel() -> Matrix:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_at_the_same_error_the_correction_makes_cp_far_less_sensitive(dtype: str) -> None:
     x = kernel().astype(dtype)
-    found = CPALS(ridge=0.0)(x, 50, generator=0)
+    found = CPALS(ridge=0.0).fit(x, 50, generator=0)
     fit = corrected(x, found.value, found.error * float(np.linalg.norm(x)), max_steps=60)
     assert fit.error <= found.error * (1 + (1e-7 if dtype == "float64" else 1e-3))
     assert sensitivity(fit.value) < 0.5 * sensitivity(found.value)
@@ -275,8 +275,8 @@ def test_at_the_same_error_the_correction_makes_cp_far_less_sensitive(dtype: str
 @pytest.mark.parametrize("shape, rank", [((9, 8), 4), ((8, 8, 9), 20), ((4, 5, 3, 4), 12)], ids=str)
 def test_the_error_grows_by_the_slack_at_most(shape: tuple[int, ...], rank: int, slack: float) -> None:
     x = rng().normal(size=shape)
-    als = CPALS()(x, rank, generator=0)
-    fit = CPEPC(slack=slack, max_steps=20)(x, rank, generator=0)
+    als = CPALS().fit(x, rank, generator=0)
+    fit = CPEPC(slack=slack, max_steps=20).fit(x, rank, generator=0)
     assert fit.error <= allowed(als.error, slack) * (1 + 1e-7)
     assert sensitivity(fit.value) <= sensitivity(als.value)
     assert len(fit.trace) == fit.steps
@@ -284,16 +284,18 @@ def test_the_error_grows_by_the_slack_at_most(shape: tuple[int, ...], rank: int,
 
 def test_more_slack_and_more_steps_are_less_sensitive() -> None:
     x = kernel()
-    found = [sensitivity(CPEPC(slack=s, max_steps=20)(x, 50, generator=0).value) for s in (0.0, 0.02, 0.1)]
+    found = [
+        sensitivity(CPEPC(slack=s, max_steps=20).fit(x, 50, generator=0).value) for s in (0.0, 0.02, 0.1)
+    ]
     assert found == sorted(found, reverse=True)
-    steps = [sensitivity(CPEPC(max_steps=n)(x, 50, generator=0).value) for n in (1, 10, 40)]
+    steps = [sensitivity(CPEPC(max_steps=n).fit(x, 50, generator=0).value) for n in (1, 10, 40)]
     assert steps == sorted(steps, reverse=True)
 
 
 def test_dead_components_stay_dead() -> None:
     x, cp = rng().normal(size=(5, 4, 6)), some_cp((5, 4, 6), 3)
     dead = CP(tuple(f * np.array([1.0, 0.0, 1.0]) for f in cp.matrices))
-    start = CPALS(max_steps=5)(x, 2, generator=0).value
+    start = CPALS(max_steps=5).fit(x, 2, generator=0).value
     padded = CP(
         tuple(np.insert(f, 1, d[:, 1], axis=1) for f, d in zip(start.matrices, dead.matrices, strict=True))
     )

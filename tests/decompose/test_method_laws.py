@@ -14,8 +14,12 @@ from tenfold.decompose import (
     HOOI,
     HOSVD,
     STHOSVD,
+    TRALS,
     TTSVD,
+    BlockTermALS,
+    BlockTermGN,
     Method,
+    NetworkALS,
     RandomizedSVD,
     TruncatedSVD,
     methods,
@@ -27,6 +31,10 @@ EXACT: dict[str, Method[Any]] = {
     "cp_als": CPALS(tol=1e-4, max_steps=1000, restarts=3),
     "cp_epc": CPEPC(fit_tol=1e-4, fit_steps=1000, restarts=3, max_steps=20),
     "hooi": HOOI(tol=1e-12, max_steps=100),
+    "network_als": NetworkALS(tol=1e-4),
+    "tr_als": TRALS(tol=1e-4, max_steps=1000, finalists=3),
+    "btd_als": BlockTermALS(tol=1e-4, max_steps=1000),
+    "btd_gn": BlockTermGN(tol=1e-4),
 }
 """Options under which the iterative methods converge to full precision."""
 
@@ -144,12 +152,12 @@ W[0, 0, 1] = W[0, 1, 0] = W[1, 0, 0] = 1
 
 
 def test_the_best_rank_one_approximation_of_w_has_its_known_error() -> None:
-    fit = CPALS(ridge=0.0, tol=1e-10, restarts=3)(W, 1, generator=0)
+    fit = CPALS(ridge=0.0, tol=1e-10, restarts=3).fit(W, 1, generator=0)
     assert fit.error == pytest.approx(5**0.5 / 3, abs=1e-6)
 
 
 def test_hooi_may_stay_at_a_saddle_point_of_w_but_never_beats_the_best() -> None:
-    assert 5**0.5 / 3 - 1e-9 <= HOOI(tol=1e-12)(W, 1).error <= STHOSVD()(W, 1).error + 1e-12
+    assert 5**0.5 / 3 - 1e-9 <= HOOI(tol=1e-12).fit(W, 1).error <= STHOSVD()(W, 1).error + 1e-12
 
 
 def test_a_rank_two_sequence_approaches_w_with_growing_terms() -> None:
@@ -162,9 +170,9 @@ def test_a_rank_two_sequence_approaches_w_with_growing_terms() -> None:
 def test_the_kruskal_tensor_has_rank_three_over_the_reals_and_two_over_the_complex_numbers() -> None:
     x = np.stack([np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]])], axis=2)
     method = CPALS(tol=1e-6, max_steps=500, restarts=3)
-    assert method(x, 2, generator=0).error > 1e-3
-    assert method(x.astype(np.complex128), 2, generator=0).error < 1e-10
-    assert method(x, 3, generator=0).error < 1e-6
+    assert method.fit(x, 2, generator=0).error > 1e-3
+    assert method.fit(x.astype(np.complex128), 2, generator=0).error < 1e-10
+    assert method.fit(x, 3, generator=0).error < 1e-6
 
 
 # The ridge of CP ------------------------------------------------------------------------------------------
@@ -176,14 +184,14 @@ def component_norms(value: CP) -> np.ndarray:
 
 def test_the_ridge_bounds_components_at_little_error() -> None:
     x = np.random.default_rng(0).standard_normal((16, 16, 9))
-    free, bound = (CPALS(ridge=ridge, tol=0, max_steps=100)(x, 40, generator=0) for ridge in (0.0, 0.03))
+    free, bound = (CPALS(ridge=ridge, tol=0, max_steps=100).fit(x, 40, generator=0) for ridge in (0.0, 0.03))
     assert component_norms(bound.value).sum() < 0.8 * component_norms(free.value).sum()
     assert bound.error < 1.01 * free.error
 
 
 def test_components_have_their_norm_spread_evenly() -> None:
     x = np.random.default_rng(0).standard_normal((5, 6, 7))
-    norms = [np.linalg.norm(f, axis=0) for f in CPALS()(x, 4, generator=0).value.matrices]
+    norms = [np.linalg.norm(f, axis=0) for f in CPALS().fit(x, 4, generator=0).value.matrices]
     np.testing.assert_allclose(norms[0], norms[1])
     np.testing.assert_allclose(norms[0], norms[2])
 
@@ -196,14 +204,14 @@ def test_every_start_of_cp_works_at_every_order(start: str, shape: tuple[int, ..
         pytest.skip("a vector has no slices")
     x = CP.random(shape, 2, like=np.zeros((), dtype=dtype), generator=3).dense()
     for rank in (1, 2, 9):
-        fit = CPALS(start=start)(x, rank, generator=0)
+        fit = CPALS(start=start).fit(x, rank, generator=0)
         assert fit.error <= 1 and fit.value.dtype == x.dtype
         assert len(fit.trace) == fit.steps
 
 
 def test_restarts_keep_the_best() -> None:
     x = CP.random((4, 5, 6), 4, like=np.zeros(()), generator=0).dense()
-    errors = [CPALS(start="random", restarts=n)(x, 4, generator=0).error for n in (1, 3)]
+    errors = [CPALS(start="random", restarts=n).fit(x, 4, generator=0).error for n in (1, 3)]
     assert errors[1] <= errors[0]
 
 

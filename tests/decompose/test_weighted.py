@@ -48,7 +48,7 @@ def test_other_formats_come_closer_in_the_metric_than_without_it(method, ranks) 
 def test_whitening_and_back_is_the_identity() -> None:
     x = np.random.default_rng(0).normal(size=(5, 6, 7))
     roots = [root_of(moment(5, 1)), None, root_of(moment(7, 2))]
-    value = HOOI()(whitened(x, roots), (5, 6, 7)).value
+    value = HOOI().fit(whitened(x, roots), (5, 6, 7)).value
     np.testing.assert_allclose(unwhitened(value, roots).dense(), x, atol=1e-9)
 
 

@@ -1,5 +1,6 @@
 """Every registered format obeys the laws, on every array library and in every field."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,22 @@ import pytest
 import torch
 
 from tenfold.core.errors import RankError, ShapeError
-from tenfold.formats import CP, General, LowRank, TensorTrain, Tucker, formats
+from tenfold.formats import CP, General, HierarchicalTucker, LowRank, TensorTrain, Tucker, formats
+from tenfold.formats.dimension_tree import modes_below
+from tenfold.formats.graphs import modes_of
+from tenfold.formats.lattices import mera_graph, peps_graph
 from tenfold.testing import check_format
-from tenfold.testing.formats import holds
+from tenfold.testing.formats import (
+    SHAPES,
+    check_clipping,
+    check_deviation,
+    check_value,
+    holds,
+    whole_modes,
+)
+from tenfold.testing.libraries import LIBRARIES
+
+SLOW = pytest.mark.slow
 
 LIKES = [
     np.zeros(()),
@@ -17,12 +31,65 @@ LIKES = [
     torch.zeros((), dtype=torch.float64),
     torch.zeros((), dtype=torch.complex128),
 ]
+FURTHER = [name for name in LIBRARIES if name not in ("numpy", "torch")]
+QUICK = ("tr", "tucker")
+"""Formats that are checked with JAX by default: it compiles every operation for every shape."""
 
 
 @pytest.mark.parametrize("like", LIKES, ids=lambda like: f"{type(like).__module__}-{like.dtype}")
 @pytest.mark.parametrize("name", formats)
 def test_format_obeys_every_law(name: str, like: Any) -> None:
     check_format(formats[name], like=like)
+
+
+@pytest.mark.parametrize("library", FURTHER)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=SLOW) for n in formats])
+def test_format_obeys_the_laws_on_other_libraries(name: str, library: str) -> None:
+    order = next(o for o in (3, 2) if holds(formats[name], o))
+    choices: list[Any] = [2, *itertools.islice(whole_modes(formats[name], SHAPES[order]), 1)]
+    for ranks in choices:
+        check_value(formats[name].random(SHAPES[order], ranks, like=LIBRARIES[library], generator=0))
+
+
+TREES = [(0, (1, 2)), (0, 1, 2), (((0, 1), 2), 3), ((3, 1), (0, 2)), (2, (3, 0, 1))]
+
+
+def test_hierarchical_tucker_obeys_every_law_on_a_tree_of_its_own() -> None:
+    check_format(HierarchicalTucker, orders=(3,), tree=((2, 0), 1))
+
+
+@pytest.mark.parametrize("tree", TREES, ids=str)
+def test_hierarchical_tucker_obeys_the_laws_on_any_tree(tree: Any) -> None:
+    shape = SHAPES[len(modes_below(tree))]
+    check_clipping(HierarchicalTucker, shape, tree=tree)
+    check_value(HierarchicalTucker.random(shape, 2, like=np.zeros(()), generator=0, tree=tree))
+
+
+GRAPHS = {
+    "star": (("A", "B", "C"), ("m0", "A"), ("m1", "B"), ("C", "m2")),
+    "triangle": (("A", "m0", "B"), ("B", "C", "m1"), ("C", "m2", "A")),
+    "peps": peps_graph(2, 2),
+    "mera": mera_graph(4),
+    "core alone": (("m0", "m1", "m2"),),
+    "modes in two factors": (("m0", "A", "m1"), ("m1", "A", "m2")),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_general_networks_obey_the_laws(name: str) -> None:
+    graph = GRAPHS[name]
+    shape = SHAPES[len(modes_of(graph))]
+    check_clipping(General, shape, joined=graph)
+    check_value(General.random(shape, 2, like=np.zeros(()), generator=0, joined=graph))
+    if name != "core alone":
+        check_deviation(General, shape, np.zeros(()), joined=graph)
+
+
+def test_a_sum_of_networks_in_parts_has_one_more_bond() -> None:
+    parts = (("m0", "A"), ("A", "m1"), ("m2",))
+    x, y = (General.random((4, 5, 3), r, like=np.zeros(()), generator=r, joined=parts) for r in (2, 3))
+    assert (x + y).static["joined"] == (("m0", "A", "S0"), ("A", "m1", "S0"), ("m2", "S0"))
+    np.testing.assert_allclose((x - y).dense(), x.dense() - y.dense(), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", formats)

@@ -1,6 +1,8 @@
 """Operations on dense tensors: unfoldings, products, contractions, MTTKRP."""
 
+from tenfold.algebra.blocks import join_blocks, split_blocks
 from tenfold.algebra.contraction import contract, contract_axes
+from tenfold.algebra.cp_residual import residual_mttkrps, squared_residual
 from tenfold.algebra.mode_product import mode_dot, multi_mode_dot
 from tenfold.algebra.mttkrp import mttkrp, mttkrp_sweep, mttkrps
 from tenfold.algebra.products import hadamard, inner, khatri_rao, kronecker, outer
@@ -12,6 +14,7 @@ __all__ = [
     "fold",
     "hadamard",
     "inner",
+    "join_blocks",
     "khatri_rao",
     "kronecker",
     "mode_dot",
@@ -20,6 +23,9 @@ __all__ = [
     "mttkrps",
     "multi_mode_dot",
     "outer",
+    "residual_mttkrps",
+    "split_blocks",
+    "squared_residual",
     "unfold",
     "unvec",
     "vec",

@@ -6,7 +6,8 @@ Multiplying the unfolding with the explicit Khatri-Rao product of all other fact
 product of their sizes. Here one matrix product sums over a block of modes at either end of the tensor,
 which needs no copy of it, and leaves a partial result of R times the other sizes; the remaining modes are
 summed one by one. Every block costs the same multiplications, so the block is chosen which needs the least
-memory (Phan, Tichavský & Cichocki 2013; Vannieuwenhoven, Meerbergen & Vandebril 2015).
+memory (Phan, Tichavský & Cichocki 2013; Vannieuwenhoven, Meerbergen & Vandebril 2015). Where that is still
+more than `max_bytes`, the components are taken a few at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,15 +20,23 @@ from tenfold.algebra.unfolding import check_mode
 from tenfold.core.arrays import Array, namespace
 from tenfold.core.errors import ShapeError
 
+LEAST_BYTES = 2**20
+"""Intermediates of this size are always allowed."""
+
 
 def mttkrp(
-    tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], mode: int
+    tensor: Num[Array, "*shape"],
+    factors: Sequence[Num[Array, "_ r"]],
+    mode: int,
+    *,
+    max_bytes: int | None = None,
 ) -> Num[Array, "i r"]:
     """`unfold(tensor, mode) @ khatri_rao(all factors but that of the mode)`, without the large intermediate.
 
     Beside the tensor it holds R (b + size / b) numbers, with the b among the sizes of the possible blocks
     that makes this least: for shape (512, 512, 9) at most 5120 R, where the explicit product has up to
-    262144 R. (The block can be all other modes, as for mode 0 of that shape, where it is the smallest.) A
+    262144 R. (The block can be all other modes, as for mode 0 of that shape, where it is the smallest.) Where
+    this exceeds `max_bytes`, by default those of the tensor, components are summed in several rounds. A
     tensor that is not contiguous is copied once. Complex factors are not conjugated. The factor of the mode
     itself is not read, but for its number of columns where the order is 1.
 
@@ -42,19 +51,29 @@ def mttkrp(
     check_factors(tensor, factors)
     if tensor.ndim == 1:
         return _of_vector(tensor, factors[0])
-    first, last = _best_block(tuple(tensor.shape), mode)
+    block = _best_block(tuple(tensor.shape), mode)
+    some_at_a_time = rounds(tensor, factors, _elements(tuple(tensor.shape), *block), max_bytes)
+    return _joined([_with_block(tensor, some, mode, *block) for some in some_at_a_time])
+
+
+def _with_block(
+    tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], mode: int, first: int, last: int
+) -> Num[Array, "i r"]:
+    """`mttkrp` by way of the sum over the modes [first, last)."""
     partial = _sum_block(tensor, factors, first, last)
     start, stop = (last, tensor.ndim) if first == 0 else (0, first)
     return _sum_others(partial, factors[start:stop], mode - start).T
 
 
-def mttkrps(tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]]) -> list[Num[Array, "_ r"]]:
+def mttkrps(
+    tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], *, max_bytes: int | None = None
+) -> list[Num[Array, "_ r"]]:
     """`mttkrp` for every mode, with two passes over the tensor instead of one for each mode.
 
     The modes are split in two halves; each half is summed once and the partial result serves all modes of
-    the other, recursively. Memory is that of `mttkrp` for the mode that needs most, and the results. All
-    factors are read at their present values: this is for gradients, whereas ALS changes a factor before it
-    needs the next.
+    the other, recursively. Memory is that of `mttkrp` for the mode that needs most, and the results, with
+    `max_bytes` as there. All factors are read at their present values: this is for gradients, whereas ALS
+    changes a factor before it needs the next.
 
     Raises:
         ShapeError: if a factor does not fit.
@@ -68,20 +87,30 @@ def mttkrps(tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]]) 
     check_factors(tensor, factors)
     if tensor.ndim == 1:
         return [_of_vector(tensor, factors[0])]
-    split = _best_split(tuple(tensor.shape))
-    left = _leaves(_sum_block(tensor, factors, split, tensor.ndim), factors[:split])
-    right = _leaves(_sum_block(tensor, factors, 0, split), factors[split:])
+    split = best_split(tuple(tensor.shape))
+    some_at_a_time = rounds(tensor, factors, _elements(tuple(tensor.shape), 0, split), max_bytes)
+    parts = [_with_split(tensor, some, split) for some in some_at_a_time]
+    return [_joined(list(columns)) for columns in zip(*parts, strict=True)]
+
+
+def _with_split(
+    tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], split: int
+) -> list[Num[Array, "_ r"]]:
+    """`mttkrps` by way of the sums over the modes before and after `split`."""
+    left = all_but_each(_sum_block(tensor, factors, split, tensor.ndim), factors[:split])
+    right = all_but_each(_sum_block(tensor, factors, 0, split), factors[split:])
     return [leaf.T for leaf in (*left, *right)]
 
 
 def mttkrp_sweep(
-    tensor: Num[Array, "*shape"], factors: list[Num[Array, "_ r"]]
+    tensor: Num[Array, "*shape"], factors: list[Num[Array, "_ r"]], *, max_bytes: int | None = None
 ) -> Iterator[tuple[int, Num[Array, "_ r"]]]:
     """`mttkrp` mode by mode for alternating algorithms, with two passes over the tensor for all modes.
 
     Yields (mode, product) for modes 0, 1, …; put the renewed factor into the list `factors` before the next
     one is asked for. As in `mttkrps`, the modes fall in two halves; each half is summed once, with the other
-    half's factors as they are then.
+    half's factors as they are then. Where the sum of a half would exceed `max_bytes`, every mode has a pass,
+    or more, of its own.
 
     Source: dimension trees, Phan, Tichavský & Cichocki 2013, section III.
 
@@ -96,12 +125,40 @@ def mttkrp_sweep(
     if tensor.ndim == 1:
         yield 0, _of_vector(tensor, factors[0])
         return
-    split = _best_split(tuple(tensor.shape))
+    split = best_split(tuple(tensor.shape))
+    if len(rounds(tensor, factors, _elements(tuple(tensor.shape), 0, split), max_bytes)) > 1:
+        yield from ((mode, mttkrp(tensor, factors, mode, max_bytes=max_bytes)) for mode in range(tensor.ndim))
+        return
     for first, last in ((0, split), (split, tensor.ndim)):
         summed = (split, tensor.ndim) if first == 0 else (0, split)
         partial = _sum_block(tensor, factors, *summed)
         for mode in range(first, last):
             yield mode, _sum_others(partial, factors[first:last], mode - first).T
+
+
+def rounds(
+    tensor: Num[Array, "*shape"],
+    factors: Sequence[Num[Array, "_ r"]],
+    elements: int,
+    max_bytes: int | None,
+) -> list[Sequence[Num[Array, "_ r"]]]:
+    """The factors, or a few columns of them at a time: as many as keep within the memory allowed."""
+    rank = factors[0].shape[1]
+    most = max(1, allowed_bytes(tensor, max_bytes) // max(1, elements * tensor.dtype.itemsize))
+    if most >= rank:
+        return [factors]
+    width = -(-rank // -(-rank // most))
+    return [[f[:, start : start + width] for f in factors] for start in range(0, rank, width)]
+
+
+def allowed_bytes(tensor: Num[Array, "*shape"], max_bytes: int | None) -> int:
+    """How much intermediates may hold: what is asked for, or as much as the tensor."""
+    size: int = prod(tensor.shape) * tensor.dtype.itemsize
+    return max(LEAST_BYTES, size) if max_bytes is None else max_bytes
+
+
+def _joined(parts: Sequence[Num[Array, "_ _"]]) -> Num[Array, "_ r"]:
+    return parts[0] if len(parts) == 1 else namespace(*parts).concat(list(parts), axis=1)
 
 
 def check_factors(tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]]) -> None:
@@ -141,7 +198,8 @@ def _best_block(shape: tuple[int, ...], mode: int) -> tuple[int, int]:
     return min(blocks, key=lambda block: _elements(shape, *block))
 
 
-def _best_split(shape: tuple[int, ...]) -> int:
+def best_split(shape: tuple[int, ...]) -> int:
+    """Before which mode to part them such that both halves are small together."""
     return min(range(1, len(shape)), key=lambda split: _elements(shape, 0, split))
 
 
@@ -176,17 +234,19 @@ def _sum_others(
     return partial
 
 
-def _leaves(partial: Num[Array, "r *shape"], factors: Sequence[Num[Array, "_ r"]]) -> list[Num[Array, "r _"]]:
+def all_but_each(
+    partial: Num[Array, "r *shape"], factors: Sequence[Num[Array, "_ r"]]
+) -> list[Num[Array, "r _"]]:
     """The sums over all modes but one, for every mode: two halves, which share what is summed already."""
     if len(factors) == 1:
         return [partial]
-    split = _best_split(tuple(partial.shape[1:]))
+    split = best_split(tuple(partial.shape[1:]))
     left = right = partial
     for factor in reversed(factors[split:]):
         left = _sum_last(left, factor)
     for factor in factors[:split]:
         right = _sum_first(right, factor)
-    return _leaves(left, factors[:split]) + _leaves(right, factors[split:])
+    return all_but_each(left, factors[:split]) + all_but_each(right, factors[split:])
 
 
 def _sum_first(partial: Num[Array, "r i *rest"], factor: Num[Array, "i r"]) -> Num[Array, "r *rest"]:

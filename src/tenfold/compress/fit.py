@@ -28,7 +28,7 @@ def fitted(
     """
     tensor = layout.to_modes(weight)
     if seen is None or metric is None:
-        return method(tensor, ranks, generator=seed)
+        return method.fit(tensor, ranks, generator=seed)
     roots = metric.roots(seen, layout)
     fit = decompose_weighted(method, tensor, ranks, roots, generator=seed)
     if metric.refine and not metric.is_whitened(seen, layout):

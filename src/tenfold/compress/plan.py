@@ -17,7 +17,7 @@ from tenfold.compress.metric import Metric, metrics
 from tenfold.compress.offers import Offer, offered
 from tenfold.compress.select import Choice, Selection, Wanted, choose
 from tenfold.compress.shift import followed_by_norm
-from tenfold.compress.sites import find_sites
+from tenfold.compress.sites import LOOKUPS, find_sites
 from tenfold.core import serde
 from tenfold.core.atomic import write_text
 from tenfold.core.errors import CheckpointError, TenfoldError
@@ -179,6 +179,7 @@ def plan(
     rule = Uniform() if rule is None else rule
     table = LatencyTable() if latencies is None else latencies
     choices = choose(model, find_sites(model, example), preset, select)
+    choices = [_dense_under(metric, choice) for choice in choices]
     chosen_metrics = _metrics(model, choices, metric, example)
     offers = {
         offer.name: offer
@@ -203,6 +204,13 @@ def plan(
     return Plan(
         layers, dense, provenance=Provenance(request=request | ({"select": dict(select)} if select else {}))
     )
+
+
+def _dense_under(metric: Metric | None, choice: Choice) -> Choice:
+    """Tables stay dense under a metric: indices have no moments, and other errors cannot be compared."""
+    if metric is None or not choice.schemes or choice.site.kind not in LOOKUPS:
+        return choice
+    return Choice(choice.site, (), "its inputs are indices, of which metrics know nothing")
 
 
 def _layer(offer: Offer, ranks: Mapping[Axis, int]) -> LayerPlan:

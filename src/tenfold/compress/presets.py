@@ -54,7 +54,10 @@ class Preset:
                 f'whose weight has the axes "{axes}".',
                 f"Leave it out, or choose one of: {', '.join(serving(axes))}.",
             )
-        return Scheme(self, self._bound(self.layouts[axes], layer, name))
+        bound = self._bound(self.layouts[axes], layer, name)
+        if reason := replacement(layer).refusal(layer, bound):
+            raise UnsupportedError(f"preset '{self.name}' cannot serve '{name}': {reason}.", "Leave it out.")
+        return Scheme(self, bound)
 
     def _bound(self, text: str, layer: nn.Module, name: str) -> Layout:
         layout, shape = Layout.parse(text), tuple(layer.get_parameter("weight").shape)
@@ -138,7 +141,8 @@ def sliced(row: Preset, count: int) -> Preset:
         )
     if count == 1:
         return row
-    layouts = {axes: str(in_slices(Layout.parse(text), count)) for axes, text in row.layouts.items()}
+    parsed = {axes: Layout.parse(text) for axes, text in row.layouts.items()}
+    layouts = {axes: str(in_slices(x, count)) for axes, x in parsed.items() if "i" in x.axes}
     pointwise = f"{row.pointwise}/{count}" if row.pointwise else None
     return Preset(f"{row.name}/{count}", "sliced_lowrank", layouts, pointwise=pointwise)
 
@@ -162,7 +166,11 @@ def serving(axes: str) -> list[str]:
 
 
 TABLE = (
-    Preset("weight_svd", "lowrank", {"o i": "o i -> o i", **convolutional("o i * -> (o *) i")}),
+    Preset(
+        "weight_svd",
+        "lowrank",
+        {"o i": "o i -> o i", "v o": "v o -> v o", **convolutional("o i * -> (o *) i")},
+    ),
     Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)"), pointwise="weight_svd"),
     Preset("spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), pointwise="weight_svd"),
     Preset(
@@ -173,12 +181,20 @@ TABLE = (
     Preset("tucker2", "tucker", convolutional("o i * -> o i (*)"), (2,), "weight_svd"),
     Preset("tucker", "tucker", convolutional("o i * -> o i *"), pointwise="weight_svd"),
     Preset("tt_conv", "tt", convolutional("(o0 o1) (i0 i1) * -> (*) (o0 i0) (o1 i1)")),
-    Preset("tt_matrix", "tt", {"o i": "(o0 o1) (i0 i1) -> (o0 i0) (o1 i1)"}),
+    Preset(
+        "tt_matrix",
+        "tt",
+        {
+            "o i": "(o0 o1) (i0 i1) -> (o0 i0) (o1 i1)",
+            "v o": "(v0 v1 v2) (o0 o1 o2) -> (v0 o0) (v1 o1) (v2 o2)",
+        },
+    ),
 )
 """Sources: weight and spatial SVD: Jaderberg et al. 2014, arXiv:1405.3866; channel SVD: Zhang et al. 2015,
 arXiv:1505.06798; these with the kernel's other axis first, and in slices: Liebenwein et al. 2021,
 arXiv:2107.11442; CP: Lebedev et al. 2015, arXiv:1412.6553; Tucker-2: Kim et al. 2016, arXiv:1511.06530;
-TT convolution: Garipov et al. 2016, arXiv:1611.03214; TT matrix: Novikov et al. 2015, arXiv:1509.06569."""
+TT convolution: Garipov et al. 2016, arXiv:1611.03214; TT matrix: Novikov et al. 2015, arXiv:1509.06569; of
+embeddings: Hrinchuk et al. 2020, arXiv:1901.10787."""
 
 for _preset in TABLE:
     presets.add(_preset.name, _preset)

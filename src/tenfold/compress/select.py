@@ -75,7 +75,7 @@ def _choice(model: nn.Module, site: Site, preset: Wanted, select: Selection) -> 
     if not names:
         return Choice(site, (), f"'{explicit[0]}' selects none" if explicit else "no preset is chosen for it")
     if stranger := _stranger(model, site):
-        problem = f"its weight is also '{stranger}', which has no factorized form"
+        problem = f"its weight is also '{stranger}', which uses it in another way"
         if explicit:
             raise UnsupportedError(
                 f"'{site.name}' cannot be compressed: {problem}.", "Untie it, or leave it out."

@@ -12,6 +12,9 @@ from tenfold.core.errors import ModelError
 from tenfold.measure.running import evaluating, run
 from tenfold.nn import REPLACEMENTS
 
+LOOKUPS = ("Embedding", "EmbeddingBag")
+"""The kinds of sites that are tables, whose layers take indices."""
+
 
 @dataclass(frozen=True)
 class Site:

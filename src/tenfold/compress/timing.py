@@ -104,11 +104,18 @@ def timed(question: Question, device: torch.device, clock: Clock) -> Times:
     models = {str(ranks): question.factorized(ranks, device) for ranks in _distinct(wanted)}
     models |= {"dense": deepcopy(question.dense).to(device), "yardstick": _Yardstick(device)}
     logger.info("timing %d layers: %s as %s", len(models) - 1, question.layer, question.form)
-    example = torch.randn(question.example, generator=torch.Generator().manual_seed(0))
-    seconds = clock(models, example.to(device, question.weight.dtype))
+    seconds = clock(models, _input(question).to(device))
     factors = tuple(seconds[str(ranks)] / seconds["dense"] for ranks in wanted)
     dense = seconds["dense"] / seconds["yardstick"]
     return Times(seconds["yardstick"], dense, question.knots, factors, len(models) - 1)
+
+
+def _input(question: Question) -> Tensor:
+    """Random numbers, or random indices for a table."""
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(question.dense, nn.Embedding | nn.EmbeddingBag):
+        return torch.randint(len(question.weight), question.example, generator=generator)
+    return torch.randn(question.example, generator=generator).to(question.weight.dtype)
 
 
 def _distinct(wanted: list[dict[Axis, int]]) -> list[dict[Axis, int]]:

@@ -5,6 +5,7 @@ array of theirs arrives.
 """
 
 import importlib
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 
 from tenfold.core.errors import OptionError, WeightError
+from tenfold.core.trees import announce
 
 Array = Any
 DType = Any
@@ -39,7 +41,48 @@ def namespace(*arrays: Array) -> ModuleType:
             f"expected arrays of one library, but got {kinds}: {problem}.",
             "Convert them first, e.g. with numpy.asarray or torch.as_tensor.",
         ) from problem
+    announce()
     return xp
+
+
+def is_traced(*arrays: Array) -> bool:
+    """Whether one of them stands for values not yet known, as inside `jax.jit`, `jax.vmap` and `jax.grad`.
+
+    What asks for a value (a check, a stopping rule, a choice of route) is left out then.
+
+    >>> import numpy as np
+    >>> is_traced(np.ones(2))
+    False
+    """
+    jax = sys.modules.get("jax")
+    return jax is not None and any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def constant(x: Array) -> Array:
+    """`x`, with no gradient flowing through it.
+
+    >>> import torch
+    >>> constant(torch.ones(2, requires_grad=True)).requires_grad
+    False
+    """
+    if isinstance(x, torch.Tensor):
+        return x.detach()
+    return importlib.import_module("jax.lax").stop_gradient(x) if is_traced(x) else x
+
+
+def is_chunked(x: Array) -> bool:
+    """Whether `x` is a Dask array: chunks that are computed when asked for, together perhaps above memory."""
+    return bool(api.is_dask_array(x))
+
+
+def device_of(x: Array) -> Any:
+    """The device of `x`, to make other arrays beside it; None where the library decides it by itself.
+
+    >>> import torch
+    >>> device_of(torch.ones(2))
+    device(type='cpu')
+    """
+    return getattr(x, "device", None)
 
 
 def is_complex(x: Array) -> bool:
@@ -116,7 +159,7 @@ def adjoint(matrix: Num[Array, "m n"]) -> Num[Array, "n m"]:
 def check_finite(x: Num[Array, "..."], name: str) -> None:
     """Refuse an array that holds NaN or infinite entries; `name` is what the message calls it.
 
-    Reads the whole array, and waits for the device to have done so.
+    Reads the whole array, and waits for the device to have done so. Traced arrays pass.
 
     Raises:
         WeightError: if an entry is NaN or infinite.
@@ -128,7 +171,7 @@ def check_finite(x: Num[Array, "..."], name: str) -> None:
     A decomposition of it would hold nothing else. Repair it, or leave this weight out.
     """
     xp = namespace(x)
-    if not is_floating(x) or bool(xp.all(xp.isfinite(x))):
+    if not is_floating(x) or is_traced(x) or bool(xp.all(xp.isfinite(x))):
         return
     bad = _count(~xp.isfinite(x))
     raise WeightError(
@@ -208,7 +251,7 @@ def _draw(shape: tuple[int, ...], dtype: DType, like: Array, generator: Generato
     if api.is_jax_array(like):
         return generator.normal(shape, dtype)
     if api.is_dask_array(like):
-        return cast(generator.standard_normal(shape), dtype)
+        return cast(importlib.import_module("dask.array").asarray(generator.standard_normal(shape)), dtype)
     return namespace(like).asarray(generator.standard_normal(shape, dtype=dtype))
 
 

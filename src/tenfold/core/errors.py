@@ -94,3 +94,7 @@ class MissingExtraError(TenfoldError, ImportError):
             f"{purpose} needs the package '{package}', which is not installed.",
             f"Install it with: pip install 'tenfold[{extra}]'",
         )
+
+
+class ConvergenceWarning(UserWarning):
+    """An iterative method has stopped before it converged; its result is the best it had."""

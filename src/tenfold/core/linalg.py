@@ -4,12 +4,22 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, adjoint, cast_like, epsilon, is_complex, namespace, to_compute
+from tenfold.core.arrays import (
+    Array,
+    adjoint,
+    cast_like,
+    constant,
+    epsilon,
+    is_complex,
+    is_traced,
+    namespace,
+    to_compute,
+)
+from tenfold.core.chunked import through_memory
 from tenfold.core.errors import ShapeError
+from tenfold.core.leading import gram_accuracy, leading_left
 from tenfold.core.svd import (
     check_matrix,
-    gram_accuracy,
-    leading_left,
     randomized_svd,
     rank_for_tolerance,
     truncated_svd,
@@ -26,6 +36,7 @@ __all__ = [
 ]
 
 
+@through_memory
 def orthonormalise(matrix: Float[Array, "m n"]) -> tuple[Float[Array, "m k"], Float[Array, "k n"]]:
     """An orthonormal basis of the columns, and `matrix` in it: matrix = basis @ coordinates, k = min(m, n).
 
@@ -50,6 +61,7 @@ def orthonormalise(matrix: Float[Array, "m n"]) -> tuple[Float[Array, "m k"], Fl
     return cast_like(q * phase, matrix), cast_like(r * xp.conj(phase)[:, None], matrix)
 
 
+@through_memory
 def solve_psd(gram: Float[Array, "r r"], rhs: Float[Array, "r *k"]) -> Float[Array, "r *k"]:
     """The solution x of gram @ x = rhs for a Hermitian positive semidefinite `gram`, also a singular one.
 
@@ -70,7 +82,7 @@ def solve_psd(gram: Float[Array, "r r"], rhs: Float[Array, "r *k"]) -> Float[Arr
     scaled, scale = _unit_diagonal(to_compute(gram))
     columns = to_compute(rhs)
     columns = scale[:, None] * (columns if rhs.ndim == 2 else columns[:, None])
-    lower = _cholesky(scaled)
+    lower = None if is_traced(gram, rhs) else _cholesky(scaled)
     if lower is not None and _well_conditioned(lower):
         solution = scale[:, None] * _cholesky_solve(scaled, lower, columns)
     else:
@@ -125,9 +137,17 @@ def _cholesky_solve(
 
 
 def _pseudo_solve(gram: Float[Array, "r r"], rhs: Float[Array, "r k"]) -> Float[Array, "r k"]:
-    """V diag(1/w) Vᴴ rhs over the eigenvalues w that are not rounding."""
+    """V diag(1/w) Vᴴ rhs over the eigenvalues w that are not rounding.
+
+    Not the eigenvectors are differentiated, but the equation: gram dx = drhs - dgram x.
+    """
     xp = namespace(gram)
-    w, v = xp.linalg.eigh(gram)
+    w, v = xp.linalg.eigh(constant(gram))
     kept = w > gram.shape[0] * epsilon(gram) * xp.max(w)
     inverse = xp.where(kept, 1.0 / xp.where(kept, w, 1.0), 0.0)
-    return v @ (inverse[:, None] * (adjoint(v) @ rhs))
+
+    def solved(columns: Array) -> Array:
+        return v @ (inverse[:, None] * (adjoint(v) @ columns))
+
+    solution = solved(constant(rhs))
+    return solution + solved(rhs - gram @ solution)

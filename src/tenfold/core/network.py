@@ -5,11 +5,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from tenfold.core.capacity import Axes, Axis, Sizes, clipped, components, distinct
 from tenfold.core.errors import RankError, ShapeError
 
-Axis = str
-Axes = tuple[Axis, ...]
-Sizes = Mapping[Axis, int]
+__all__ = [
+    "Axes",
+    "Axis",
+    "Network",
+    "Sizes",
+    "bond",
+    "components",
+    "distinct",
+    "identity",
+    "mode",
+    "shared_bonds",
+    "skeleton",
+]
 
 
 def mode(k: int) -> Axis:
@@ -20,11 +31,6 @@ def mode(k: int) -> Axis:
 def bond(k: int) -> Axis:
     """Name of the k-th bond of a format. Bonds are in capitals: no axis of a layout can be called so."""
     return f"R{k}"
-
-
-def distinct(axes: Sequence[Axes]) -> Axes:
-    """Every axis once, in the order of first appearance."""
-    return tuple(dict.fromkeys(a for group in axes for a in group))
 
 
 @dataclass(frozen=True)
@@ -125,31 +131,13 @@ class Network:
         return Network(tuple(new(f) for f in self.factors), new(self.modes), tuple(sizes))
 
     def clipped(self) -> "Network":
-        """Every bond cut down to what it can carry.
-
-        A bond between two factors carries no more than the product of the other axes of either (for a Tucker
-        core: R0 <= m0 and R0 <= R1 R2 ...; for a train: R1 <= R0 m0). A bond that several factors share
-        carries no more than the product of all their other axes but the largest one's: no tensor has a
-        higher CP rank. Modes that number slices do not count: every slice has the bond to itself.
-        """
-        sizes = dict(self.sizes)
-        while True:
-            bounds = {b: min(sizes[b], self._capacity(b, sizes)) for b in self.bonds}
-            if all(bounds[b] == sizes[b] for b in bounds):
-                return self.with_ranks(sizes)
-            sizes.update(bounds)
+        """Every bond cut down to what it can carry, without loss: see `tenfold.core.capacity`."""
+        return self.with_ranks(clipped(self.factors, self.modes, self.size_of))
 
     def full(self) -> "Network":
         """Every bond at the largest size that it can carry."""
         largest = math.prod(self.shape)
         return self.with_ranks(dict.fromkeys(self.bonds, largest)).clipped()
-
-    def _capacity(self, b: Axis, sizes: Sizes) -> int:
-        own = {b, *self.slices}
-        others = [math.prod(sizes[a] for a in f if a not in own) for f in self.factors if b in f]
-        if len(others) == 2:
-            return min(others)
-        return max(1, math.prod(others) // max(others))
 
     def cut(self, b: Axis) -> tuple[Axes, ...]:
         """Sets of modes that fall apart when bond `b` is removed, one per part that holds any modes.
@@ -163,6 +151,33 @@ class Network:
             parts = [p for p in parts if not p & axes] + [axes.union(*touching)]
         found = (tuple(m for m in self.modes if m in p) for p in parts)
         return tuple(sorted((p for p in found if p), key=lambda p: self.modes.index(p[0])))
+
+
+def identity(axes: Axes, shared: Sequence[Axis] = ()) -> tuple[Axis, Axis] | None:
+    """(mode, bond) if the factor is a matrix from a mode to a bond, which may be left out; otherwise None.
+
+    Bonds of all factors, `shared`, may number such matrices: the same identity for every term.
+
+    >>> identity(("m1", "R1")), identity(("T", "m1", "R1"), ("T",)), identity(("R1", "m1", "R2"))
+    (('m1', 'R1'), ('m1', 'R1'), None)
+    """
+    own = axes if len(axes) == 2 else tuple(a for a in axes if a not in shared)
+    modes = [a for a in own if a.startswith("m")]
+    if len(own) != 2 or len(modes) != 1:
+        return None
+    return modes[0], next(a for a in own if a != modes[0])
+
+
+def shared_bonds(factors: Sequence[Axes]) -> Axes:
+    """The bonds that every one of several factors carries: they number the terms of a sum.
+
+    >>> shared_bonds((("T", "R0"), ("T", "m0", "R0"), ("T", "m1"))), shared_bonds((("m0", "R"),))
+    (('T',), ())
+    """
+    several = len(factors) > 1
+    return tuple(
+        a for a in distinct(factors) if several and not a.startswith("m") and all(a in f for f in factors)
+    )
 
 
 def skeleton(factors: tuple[Axes, ...], shape: Sequence[int], ranks: Sizes) -> Network:
@@ -184,18 +199,19 @@ def skeleton(factors: tuple[Axes, ...], shape: Sequence[int], ranks: Sizes) -> N
         )
     if low := {b: n for b, n in ranks.items() if n < 1}:
         raise RankError(f"ranks must be at least 1, but came as {low}.", "Choose ranks of 1 or more.")
-    whole = {b: _mode_of(factors, b) for b in bonds if b not in ranks}
-    kept = [f for f in factors if not (len(f) == 2 and any({b, m} == set(f) for b, m in whole.items()))]
+    shared = shared_bonds(factors)
+    whole = {b: _mode_of(factors, b, shared) for b in bonds if b not in ranks}
+    kept = [f for f in factors if (pair := identity(f, shared)) is None or pair[1] not in whole]
     sizes = [*zip(names, (int(n) for n in shape), strict=True), *((b, int(r)) for b, r in ranks.items())]
     return Network(tuple(tuple(whole.get(a, a) for a in f) for f in kept), tuple(names), tuple(sizes))
 
 
-def _mode_of(factors: tuple[Axes, ...], b: Axis) -> Axis:
+def _mode_of(factors: tuple[Axes, ...], b: Axis, shared: Axes) -> Axis:
     """The mode that takes the place of bond `b` when the identity factor (mode, b) is left out."""
-    pairs = [f for f in factors if len(f) == 2 and b in f and any(a.startswith("m") for a in f)]
-    if len(pairs) != 1:
+    pairs = [p for f in factors if (p := identity(f, shared)) is not None and p[1] == b]
+    if len(pairs) != 1 or sum(b in f for f in factors) < 2:
         raise RankError(
             f"no rank is given for bond {b}, and it has no mode of its own that could stay whole.",
             f"Give a rank for {b}.",
         )
-    return next(a for a in pairs[0] if a != b)
+    return pairs[0][0]

@@ -75,7 +75,32 @@ class Conv(NamedTuple):
     groups: int
 
 
-Step = Merge | Shuffle | Linear | Batched | Conv
+class Gather(NamedTuple):
+    """A weight (rows, rest) gives the rows that the indices ask for: (indices, *rest), in `shape`.
+
+    The number of a row is the sum of index // divisor % modulus * factor over `digits`. A modulus of 0 stands
+    for none: the leading digit of an index out of range so stays out of range.
+    `zeroes` says that an index whose output is to be zero gets a row of zeros here; where `bagged`, the rows
+    of each bag are added up.
+    """
+
+    weight: int
+    view: View
+    digits: tuple[tuple[int, int, int], ...]
+    shape: Ints
+    zeroes: bool
+    bagged: bool
+
+
+class Bag(NamedTuple):
+    """Rows (indices, rest) are added up bag by bag: (bags, *rest), in `shape`."""
+
+    weight: int
+    view: View
+    shape: Ints
+
+
+Step = Merge | Shuffle | Linear | Batched | Conv | Gather | Bag
 
 
 class Line(NamedTuple):
@@ -129,6 +154,11 @@ class Program:
     def merges(self) -> bool:
         """Whether factors meet factors when the program runs."""
         return any(isinstance(s, Merge) for s in self.steps)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the input is indices, with which rows of factors are looked up."""
+        return any(isinstance(s, Gather) for s in self.steps)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -171,13 +171,13 @@ def _exact(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
         if s & (s - 1) == 0:
             total[s] = 0.0
             continue
-        options = [(total[a] + total[b] + cost(graph.work(a, b)), a, b) for a, b in _splits(s)]
+        options = [(total[a] + total[b] + cost(graph.work(a, b)), a, b) for a, b in splits(s)]
         best, left, right = min(options)
         total[s], split[s] = best, Pair((left, right))
     return tuple(_walk(graph.full, split))
 
 
-def _splits(s: Nodes) -> Iterator[tuple[Nodes, Nodes]]:
+def splits(s: Nodes) -> Iterator[tuple[Nodes, Nodes]]:
     """All ways to part `s` in two; the half with the lowest node is the left one."""
     low = s & -s
     rest = s ^ low
@@ -207,10 +207,10 @@ def _proposed(graph: Graph) -> tuple[Pair, ...]:
         terms[0], shapes[0] = terms[0] + batch, (*shapes[0], graph.positions(graph.full))
     out = "".join(letters[a] for a in graph.axes(graph.full)) + (batch if streams else "")
     path, _ = opt_einsum.contract_path(f"{','.join(terms)}->{out}", *shapes, shapes=True, optimize="auto-hq")
-    return tuple(_pairs(path, len(terms)))
+    return tuple(pairs_of(path, len(terms)))
 
 
-def _pairs(path: list[tuple[int, ...]], count: int) -> Iterator[Pair]:
+def pairs_of(path: list[tuple[int, ...]], count: int) -> Iterator[Pair]:
     pool: list[Nodes] = [1 << i for i in range(count)]
     for positions in path:
         met = sorted((pool.pop(p) for p in sorted(positions, reverse=True)), key=lambda s: s & -s)

@@ -1,4 +1,4 @@
-"""Singular value decompositions: truncated, randomised, by the Gram matrix where that is accurate enough."""
+"""Singular value decompositions, truncated and randomised."""
 
 from jaxtyping import Float
 
@@ -8,14 +8,18 @@ from tenfold.core.arrays import (
     adjoint,
     as_generator,
     cast_like,
-    epsilon,
+    device_of,
+    is_traced,
     namespace,
     normal,
     to_compute,
 )
-from tenfold.core.errors import OptionError, RankError, ShapeError
+from tenfold.core.chunked import load, through_memory
+from tenfold.core.errors import OptionError, RankError, ShapeError, UnsupportedError
+from tenfold.core.svd_gradient import left_svd
 
 
+@through_memory
 def truncated_svd(
     matrix: Float[Array, "m n"], rank: int
 ) -> tuple[Float[Array, "m r"], Float[Array, " r"], Float[Array, "r n"]]:
@@ -23,7 +27,10 @@ def truncated_svd(
 
     Computed in float32 at least; results return in the dtype of `matrix`. The sign of each pair is fixed so
     that the largest entry of every left vector is positive (real and positive if complex), which makes
-    results comparable across devices. Gradients are infinite where singular values coincide.
+    results comparable across devices.
+
+    Gradients are finite everywhere. They are right also where kept singular values coincide, for whatever
+    then has a derivative, such as (u * s) @ vh; see `tenfold.core.svd_gradient`.
 
     Raises:
         RankError: unless 1 <= rank <= min(m, n).
@@ -37,8 +44,8 @@ def truncated_svd(
            [ 0.,  0.,  0.]])
     """
     check_rank(matrix, rank)
-    u, s, vh = _svd(matrix)
-    u, vh = fix_signs(u[:, :rank], vh[:rank, :])
+    u, s, vh = left_svd(to_compute(matrix), rank)
+    u, vh = fix_signs(u, vh)
     return cast_like(u, matrix), cast_like(s[:rank], matrix), cast_like(vh, matrix)
 
 
@@ -49,20 +56,40 @@ def rank_for_tolerance(singular_values: Float[Array, " k"], tol_absolute: float)
 
     Raises:
         OptionError: if the tolerance is negative or NaN.
+        UnsupportedError: if the values are traced, as inside `jax.jit`, where ranks must be known.
 
     >>> import numpy as np
     >>> rank_for_tolerance(np.array([10.0, 4.0, 3.0]), 5.0)
     1
     """
+    if is_traced(singular_values, tol_absolute):
+        raise UnsupportedError(
+            "a tolerance chooses ranks by values, which a traced array of JAX does not have.",
+            "Give ranks, or find them outside jit, grad and vmap.",
+        )
     if not tol_absolute >= 0:
         raise OptionError(f"the tolerance is {tol_absolute}.", "Choose a number of at least 0.")
-    xp, values = namespace(singular_values), to_compute(singular_values)
+    values = to_compute(load(singular_values))
+    xp = namespace(values)
     largest = xp.max(values)
     scale = xp.where(largest > 0, largest, 1.0)
     tails = xp.sqrt(xp.cumulative_sum(xp.flip(values / scale) ** 2))
     return max(1, int(xp.sum(xp.astype(tails > tol_absolute / scale, xp.int64))))
 
 
+def rank_within(rank: int, singular_values: Float[Array, " k"], tol_absolute: float) -> int:
+    """The smaller of `rank` and `rank_for_tolerance`; of traced values, with a tolerance of 0, just `rank`.
+
+    >>> import numpy as np
+    >>> rank_within(3, np.array([10.0, 4.0, 0.0]), 0.0)
+    2
+    """
+    if is_traced(singular_values) and not is_traced(tol_absolute) and tol_absolute == 0:
+        return rank
+    return min(rank, rank_for_tolerance(singular_values, tol_absolute))
+
+
+@through_memory
 def randomized_svd(
     matrix: Float[Array, "m n"],
     rank: int,
@@ -99,8 +126,8 @@ def randomized_svd(
     a = to_compute(matrix)
     width = min(rank + oversampling, *a.shape)
     basis = _range(a, width, power_iterations, as_generator(generator, like=a))
-    inner, s, vh = namespace(a).linalg.svd(adjoint(basis) @ a, full_matrices=False)
-    u, vh = fix_signs(basis @ inner[:, :rank], vh[:rank, :])
+    inner, s, vh = left_svd(adjoint(basis) @ a, rank)
+    u, vh = fix_signs(basis @ inner, vh)
     s = s[:rank]
     error = _norm(a - (u * s) @ vh)
     return cast_like(u, matrix), cast_like(s, matrix), cast_like(vh, matrix), cast_like(error, matrix)
@@ -118,59 +145,6 @@ def _range(
     return basis
 
 
-def leading_left(matrix: Float[Array, "m n"], rank: int) -> tuple[Float[Array, "m r"], Float[Array, " k"]]:
-    """The leading `rank` left singular vectors, and all k = min(m, n) singular values.
-
-    By the eigenvectors of the smaller Gram matrix, 2 to 5 times faster than the SVD, if the discarded
-    singular values turn out to have a relative norm above `gram_accuracy(matrix)`; by the full SVD
-    otherwise. After the fast route, singular values below sqrt(eps) times the largest are noise. Signs as
-    in `truncated_svd`.
-
-    Raises:
-        RankError: unless 1 <= rank <= min(m, n).
-
-    >>> import numpy as np
-    >>> u, s = leading_left(np.diag([3.0, 2.0, 1.0])[:, :2], 1)
-    >>> u.shape, s
-    ((3, 1), array([3., 2.]))
-    """
-    check_rank(matrix, rank)
-    if rank < min(matrix.shape):
-        a = to_compute(matrix)
-        vectors, s = _gram_eigh(a)
-        if _norm(s[rank:]) > gram_accuracy(a) * _norm(s):
-            return cast_like(_left_from_gram(a, vectors[:, :rank]), matrix), cast_like(s, matrix)
-    u, s, vh = _svd(matrix)
-    u, _ = fix_signs(u[:, :rank], vh[:rank, :])
-    return cast_like(u, matrix), cast_like(s, matrix)
-
-
-def gram_accuracy(matrix: Float[Array, "m n"]) -> float:
-    """The smallest relative truncation error at which the Gram matrix of `matrix` is as good as its SVD.
-
-    Rounding moves each of its k = min(m, n) eigenvalues by about eps times the largest, so that discarded
-    ones seem to have a relative norm of up to sqrt(k eps). Never below 3e-3 in float32 and 1e-5 in float64
-    (measured).
-    """
-    eps = epsilon(to_compute(matrix))
-    return max(3e-3 if eps > 1e-8 else 1e-5, (min(matrix.shape) * eps) ** 0.5)
-
-
-def _gram_eigh(a: Float[Array, "m n"]) -> tuple[Float[Array, "k k"], Float[Array, " k"]]:
-    """Singular vectors of the shorter side of `a`, and all singular values, largest first."""
-    xp = namespace(a)
-    gram = a @ adjoint(a) if a.shape[0] <= a.shape[1] else adjoint(a) @ a
-    eigenvalues, vectors = xp.linalg.eigh(gram)
-    return xp.flip(vectors, axis=1), xp.sqrt(xp.flip(xp.clip(eigenvalues, min=0.0)))
-
-
-def _left_from_gram(a: Float[Array, "m n"], vectors: Float[Array, "k r"]) -> Float[Array, "m r"]:
-    """Left singular vectors: `vectors` themselves, or a @ vectors made orthonormal if they are right ones."""
-    if a.shape[0] > a.shape[1]:
-        vectors, _ = namespace(a).linalg.qr(a @ vectors)
-    return fix_signs(vectors, vectors.T)[0]
-
-
 def fix_signs(
     u: Float[Array, "m r"], vh: Float[Array, "r n"]
 ) -> tuple[Float[Array, "m r"], Float[Array, "r n"]]:
@@ -182,7 +156,7 @@ def fix_signs(
            [ 2.]]), array([[-3.]]))
     """
     xp, rank = namespace(u), u.shape[1]
-    columns = xp.arange(rank, dtype=xp.int64, device=u.device)
+    columns = xp.arange(rank, dtype=xp.int64, device=device_of(u))
     largest = xp.argmax(xp.abs(u), axis=0) * rank + columns
     pivot = xp.take(xp.reshape(u, (-1,)), largest)
     size = xp.abs(pivot)
@@ -214,11 +188,6 @@ def check_matrix(matrix: Array) -> None:
             f"expected a matrix, but got an array of shape {tuple(matrix.shape)}.",
             "Unfold it first: tenfold.algebra.unfold(tensor, mode).",
         )
-
-
-def _svd(matrix: Float[Array, "m n"]) -> tuple[Float[Array, "m k"], Float[Array, " k"], Float[Array, "k n"]]:
-    u, s, vh = namespace(matrix).linalg.svd(to_compute(matrix), full_matrices=False)
-    return u, s, vh
 
 
 def _norm(x: Float[Array, "..."]) -> Float[Array, ""]:

@@ -1,16 +1,18 @@
 """CP by alternating least squares."""
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
-from tenfold.algebra import mttkrp_sweep
-from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, epsilon
 from tenfold.core.errors import OptionError
-from tenfold.core.linalg import solve_psd
 from tenfold.core.network import Network
-from tenfold.decompose.base import Fit, Method, check_steps, methods, norm, number, relative
-from tenfold.decompose.cp_init import STARTS
+from tenfold.core.pieces import frobenius
+from tenfold.decompose.base import Fit, Method, check_steps, methods, relative, settled
+from tenfold.decompose.cp_grams import balanced, true_error
+from tenfold.decompose.cp_init import STARTS, check_start
+from tenfold.decompose.cp_sweep import sweep
 from tenfold.formats import CP
 
 
@@ -30,11 +32,18 @@ class CPALS(Method[CP]):
     of the norms by a third to a half; after 100 sweeps the error is 4 % lower where 0.8 of the parameters are
     kept, and 0.1 % higher where 0.1 are. (A multiple of the identity would drive weak components to zero.)
 
-    Stops (`converged`) when a sweep changes the error by less than `tol` relative to it. `start` is where it
-    begins ("hosvd", "slices", "random"); of several `restarts` the best is kept, all but the first from
-    random factors. The norms of a component are spread evenly over its vectors.
+    Γ is solved by Cholesky's factorisation, and where that would lose half the digits, as for collinear
+    components, the Khatri–Rao product itself by QR, see `tenfold.decompose.cp_sweep`.
 
-    Cost of a sweep: O(order · size · rank + rank³); memory: see `mttkrp`.
+    Stops (`converged`) when a sweep changes the error by less than `tol` relative to it. `start` is where it
+    begins ("gevd", "hosvd", "slices", "random"); of several `restarts` the best is kept, all but the first
+    from random factors. The norms of a component are spread evenly over its vectors.
+
+    For approximations of moderate accuracy at high rank, such as those of kernels. Collinear components take
+    hundreds of sweeps: `CPGN`, or `CPD`, which chooses by itself.
+
+    Cost of a sweep: two passes over the tensor of O(size · rank), and O(order · rank³); memory: at most as
+    much as the tensor for intermediates, see `mttkrp`, and a few times the factors.
 
     Source: Carroll & Chang 1970; Harshman 1970; Kolda & Bader, SIAM Review 51(3), 2009, figure 3.3; damping
     as in Li, Kindermann & Navasca, 'Some convergence results on the regularized alternating least-squares
@@ -56,8 +65,7 @@ class CPALS(Method[CP]):
 
     def __post_init__(self) -> None:
         check_steps(self.max_steps)
-        if self.start not in STARTS:
-            raise OptionError(f"start came as {self.start!r}.", f"Choose one of {', '.join(STARTS)}.")
+        check_start(self.start)
         if min(self.tol, self.damping, self.ridge) < 0 or self.restarts < 1:
             raise OptionError(
                 f"{self} has an option below its range.", "Give 0 or more, and restarts of 1 or more."
@@ -66,72 +74,23 @@ class CPALS(Method[CP]):
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[CP]:
         rank = network.ranks["R"]
         starts = [self.start] + ["random"] * (self.restarts - 1)
-        fits = [self._run(tensor, STARTS[how](tensor, rank, generator)) for how in starts]
-        return min(fits, key=lambda fit: fit.error)
+        return best_of(self._run(tensor, STARTS[how](tensor, rank, generator)) for how in starts)
 
     def _run(self, tensor: Array, factors: list[Array]) -> Fit[CP]:
-        whole = norm(tensor)
+        whole = frobenius(tensor)
         trace: list[float] = []
-        converged = whole == 0
-        factors = factors if whole else [0 * f for f in factors]
+        converged = settled(whole == 0)
+        factors = [0 * f for f in factors] if converged else factors
         while not converged and len(trace) < self.max_steps:
             ridge = self.ridge * (trace[-1] if trace else 1.0) ** 2
-            factors, projected = self._sweep(tensor, balanced(factors), ridge)
-            trace.append(relative(current_error(tensor, factors, projected, whole), whole))
-            converged = len(trace) > 1 and abs(trace[-2] - trace[-1]) <= self.tol * trace[-1]
-            converged = converged or trace[-1] <= 4 * epsilon(tensor)
-        value = CP(tuple(balanced(factors)))
-        error = relative(norm(tensor - value.dense()), whole)
-        return Fit(value, error, len(trace), converged, tuple(trace))
-
-    def _sweep(self, tensor: Array, factors: list[Array], ridge: float) -> tuple[list[Array], Array]:
-        """Renew every factor once; also returns the last factor's MTTKRP, which gives the error for free."""
-        factors = list(factors)
-        grams = [adjoint(f) @ f for f in factors]
-        conjugates = [conjugate(f) for f in factors]
-        projected = factors[-1]
-        for k, projected in mttkrp_sweep(tensor, conjugates):
-            gamma = hadamard([g for n, g in enumerate(grams) if n != k], like=grams[k])
-            factors[k] = self._solve(gamma, projected, factors[k], ridge)
-            grams[k] = adjoint(factors[k]) @ factors[k]
-            conjugates[k] = conjugate(factors[k])
-        return factors, projected
-
-    def _solve(self, gamma: Array, projected: Array, old: Array, ridge: float) -> Array:
-        xp = namespace(gamma)
-        if self.damping + ridge == 0:
-            return solve_psd(gamma, projected.T).T
-        diagonal = xp.linalg.diagonal(gamma)
-        step = self.damping * xp.mean(xp.abs(diagonal))
-        eye = xp.eye(gamma.shape[0], dtype=gamma.dtype, device=gamma.device)
-        shifted = gamma + (step + ridge * diagonal) * eye
-        return solve_psd(shifted, (projected + step * old).T).T
+            factors, error = sweep(tensor, balanced(factors), whole, ridge=ridge, damping=self.damping)
+            trace.append(relative(error, whole))
+            converged = len(trace) > 1 and settled(abs(trace[-2] - trace[-1]) <= self.tol * trace[-1])
+            converged = converged or settled(trace[-1] <= 4 * epsilon(tensor))
+        factors = balanced(factors)
+        return Fit(CP(tuple(factors)), true_error(tensor, factors), len(trace), converged, tuple(trace))
 
 
-def conjugate(factor: Array) -> Array:
-    """The complex conjugate; a real array itself."""
-    return namespace(factor).conj(factor) if is_complex(factor) else factor
-
-
-def hadamard(matrices: list[Array], like: Array) -> Array:
-    """The elementwise product; ones where there is no matrix."""
-    return math.prod(matrices, start=namespace(like).ones_like(like))
-
-
-def current_error(tensor: Array, factors: list[Array], projected: Array, whole: float) -> float:
-    """‖X - M‖ from ‖X‖² - 2 Re⟨X, M⟩ + ‖M‖², or from the residual where that would cancel."""
-    xp = namespace(tensor)
-    cross = number(xp.sum(projected * conjugate(factors[-1])))
-    square = whole**2 - 2 * cross + number(xp.sum(math.prod(adjoint(f) @ f for f in factors)))
-    if square > 100 * epsilon(tensor) ** 0.5 * whole**2:
-        return float(square**0.5)
-    return norm(tensor - CP(tuple(factors)).dense())
-
-
-def balanced(factors: list[Array]) -> list[Array]:
-    """The same components, with their norms spread evenly over their vectors."""
-    xp = namespace(*factors)
-    norms = [xp.linalg.vector_norm(f, axis=0) for f in factors]
-    safe = [xp.where(n > 0, n, xp.ones_like(n)) for n in norms]
-    size = math.prod(norms) ** (1 / len(factors))
-    return [f * (size / n) for f, n in zip(factors, safe, strict=True)]
+def best_of(fits: Iterable[Fit[CP]]) -> Fit[CP]:
+    """The fit with the least error; the first one where errors are traced and have no values."""
+    return reduce(lambda a, b: b if settled(b.error < a.error) else a, fits)

@@ -10,7 +10,8 @@ from tenfold.core.errors import OptionError
 from tenfold.core.linalg import solve_psd
 from tenfold.core.network import Network
 from tenfold.decompose.base import Fit, Method, check_steps, methods, norm, number, relative
-from tenfold.decompose.cp_als import CPALS, conjugate, hadamard
+from tenfold.decompose.cp_als import CPALS
+from tenfold.decompose.cp_grams import cancels, conjugate, hadamard, residual_norm
 from tenfold.decompose.sensitivity import sensitivity, squared_norms, stillest, weights
 from tenfold.formats import CP
 
@@ -36,7 +37,7 @@ class CPEPC(Method[CP]):
     >>> import numpy as np
     >>> from tenfold.decompose.sensitivity import sensitivity
     >>> x = np.random.default_rng(0).standard_normal((8, 8, 9))
-    >>> als, epc = CPALS()(x, 20, generator=0), CPEPC()(x, 20, generator=0)
+    >>> als, epc = CPALS().fit(x, 20, generator=0), CPEPC().fit(x, 20, generator=0)
     >>> epc.error <= 1.01 * als.error, sensitivity(epc.value) < 0.75 * sensitivity(als.value)
     (True, True)
     """
@@ -95,7 +96,9 @@ def corrected(tensor: Array, cp: CP, limit: float, *, tol: float = 1e-4, max_ste
             before, (value, error) = value, found
             trace.append(relative(error, whole))
             converged = sensitivity(before) - sensitivity(value) <= tol * sensitivity(before)
-    return Fit(value, relative(norm(tensor - value.dense()), whole), len(trace), converged, tuple(trace))
+    return Fit(
+        value, relative(residual_norm(tensor, value.matrices), whole), len(trace), converged, tuple(trace)
+    )
 
 
 def improves(new: CP, old: CP, error: float, limit: float) -> bool:
@@ -134,9 +137,9 @@ def renewed(
     target = projected * scale
     values, parts = spectrum(gamma, target)
     least = whole**2 - number(xp.sum(parts))
-    if least <= 100 * epsilon(tensor) ** 0.5 * whole**2:
+    if cancels(least, tensor, whole):
         best = solve_psd(gamma, target.T).T * scale
-        least = norm(tensor - CP((*cp.matrices[:mode], best, *cp.matrices[mode + 1 :])).dense()) ** 2
+        least = residual_norm(tensor, (*cp.matrices[:mode], best, *cp.matrices[mode + 1 :])) ** 2
     mu, rise = ridge_of(values, parts, limit**2 - least)
     shift = mu * xp.eye(gamma.shape[0], dtype=gamma.dtype, device=gamma.device)
     return solve_psd(gamma + shift, target.T).T * scale, math.sqrt(max(least + rise, 0.0))

@@ -1,14 +1,17 @@
 """Higher-order singular value decompositions: Tucker format without iteration."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenfold.algebra import mode_dot, multi_mode_dot, unfold
-from tenfold.core.arrays import Array, adjoint
-from tenfold.core.linalg import leading_left, rank_for_tolerance, truncated_svd
-from tenfold.core.network import Network, bond
-from tenfold.decompose.base import Fit, Method, check_tolerance, methods, norm, relative
+from tenfold.algebra import multi_mode_dot
+from tenfold.core.arrays import Array
+from tenfold.core.leading import leading
+from tenfold.core.network import Network
+from tenfold.core.pieces import frobenius
+from tenfold.decompose import out_of_core
+from tenfold.decompose.base import Fit, Method, check_tolerance, methods, relative
+from tenfold.decompose.cuts import ranks, sequential, share_of
+from tenfold.decompose.residual import projection_error
 from tenfold.formats import Tucker
 
 
@@ -17,8 +20,14 @@ from tenfold.formats import Tucker
 class HOSVD(Method[Tucker]):
     """Leading left singular vectors of every unfolding, by ranks or by a relative error `tol`.
 
+    U(k) are the leading left singular vectors of the unfolding X(k), and the core is X ×₁ U(1)ᴴ ×₂ U(2)ᴴ …
     The squared error is at most the sum of the discarded squared singular values of all unfoldings, hence
-    within sqrt(order) of the best. Bases are orthonormal. `STHOSVD` is cheaper and has the same bound.
+    within sqrt(order) of the best. Bases are orthonormal, the slices of the core orthogonal and in falling
+    order of norm where no mode is cut. Use it where all bases shall come from the same tensor; `STHOSVD` is
+    cheaper and has the same bound.
+
+    Cost for a tensor of N entries and modes of size n: O(n N) for each mode, and O(n³) for the eigenvectors.
+    Memory: the core, and pieces of the tensor.
 
     Source: De Lathauwer, De Moor & Vandewalle, SIAM J. Matrix Anal. 21(4), 2000.
 
@@ -30,18 +39,22 @@ class HOSVD(Method[Tucker]):
 
     format: ClassVar = Tucker
     tolerant: ClassVar = True
+    streams: ClassVar = True
     tol: float = 0.0
 
     def __post_init__(self) -> None:
         check_tolerance(self.tol)
 
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
-        whole = norm(tensor)
-        share = self.tol * whole / max(1, len(network.bonds)) ** 0.5
-        matrices = [None if r is None else left_basis(unfold(tensor, k), r, share) for k, r in ranks(network)]
+        whole = frobenius(tensor)
+        share = share_of(self.tol, whole, network)
+        matrices = [None if r is None else leading(tensor, k, r, share)[0] for k, r in ranks(network)]
         core = multi_mode_dot(tensor, matrices, adjoint=True)
         value = Tucker(core, tuple(matrices))
-        return Fit(value, relative(projection_error(tensor, value), whole))
+        return Fit(value, relative(projection_error(tensor, value, whole, frobenius(core)), whole))
+
+    def _stream(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
+        return out_of_core.tucker(tensor, network, self.tol)
 
 
 @methods.register("st_hosvd")
@@ -49,8 +62,11 @@ class HOSVD(Method[Tucker]):
 class STHOSVD(Method[Tucker]):
     """HOSVD in sequence: each mode is cut before the next is looked at, which makes it cheaper and closer.
 
-    Modes are taken in the order in which they shrink the tensor most. The squared error *equals* the sum of
-    the squared singular values discarded on the way.
+    The first choice for Tucker. Modes are taken in the order that costs least. The squared error *equals* the
+    sum of the squared singular values discarded on the way, so that a tolerance is kept exactly.
+
+    Cost for a tensor of N entries: O(n N) for the first mode, of size n, little for the others if its rank is
+    small, and O(n³) for the eigenvectors of each. Memory: the tensor after its first cut.
 
     Source: Vannieuwenhoven, Vandebril & Meerbergen, SIAM J. Sci. Comput. 34(2), 2012.
 
@@ -62,46 +78,14 @@ class STHOSVD(Method[Tucker]):
 
     format: ClassVar = Tucker
     tolerant: ClassVar = True
+    streams: ClassVar = True
     tol: float = 0.0
 
     def __post_init__(self) -> None:
         check_tolerance(self.tol)
 
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
-        whole, core = norm(tensor), tensor
-        share = self.tol * whole / max(1, len(network.bonds)) ** 0.5
-        matrices: list[Array | None] = [None] * tensor.ndim
-        cut = [(k, r) for k, r in ranks(network) if r is not None]
-        for k, r in sorted(cut, key=lambda pair: pair[1] / tensor.shape[pair[0]]):
-            basis = left_basis(unfold(core, k), r, share)
-            matrices[k] = basis
-            core = mode_dot(core, adjoint(basis), k)
-        value = Tucker(core, tuple(matrices))
-        return Fit(value, relative(projection_error(tensor, value), whole))
+        return sequential(tensor, network, self.tol, leading)
 
-
-def ranks(network: Network) -> Iterator[tuple[int, int | None]]:
-    """Mode and its rank; None where the mode stays whole."""
-    return ((k, network.size_of.get(bond(k))) for k in range(len(network.modes)))
-
-
-def left_basis(matrix: Array, rank: int, tolerance: float = 0.0) -> Array:
-    """At most `rank` leading left singular vectors, no more than an absolute `tolerance` asks for."""
-    rank = min(rank, *matrix.shape)
-    if tolerance <= 0:
-        return leading_left(matrix, rank)[0]
-    u, s, _ = truncated_svd(matrix, min(matrix.shape))
-    return u[:, : min(rank, rank_for_tolerance(s, tolerance))]
-
-
-def projection_error(tensor: Array, value: Tucker) -> float:
-    """‖tensor - value‖ for a core that is the projection on orthonormal bases.
-
-    Equals sqrt(‖tensor‖² - ‖core‖²), which loses half the digits; where that could matter, the residual is
-    formed.
-    """
-    whole, core = norm(tensor), norm(value.core)
-    square = (whole - core) * (whole + core)
-    if square > 1e-2 * whole**2:
-        return float(square**0.5)
-    return norm(tensor - value.dense())
+    def _stream(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
+        return out_of_core.sequential_tucker(tensor, network, self.tol)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 
 from tenfold.core.arrays import Array, namespace
-from tenfold.core.linalg import rank_for_tolerance
 from tenfold.core.network import Network
-from tenfold.core.svd import fix_signs
+from tenfold.core.svd import fix_signs, rank_within
+from tenfold.core.svd_gradient import left_svd
 from tenfold.decompose.base import Fit, Method, check_tolerance, methods, norm, relative
 from tenfold.formats import SlicedLowRank
 
@@ -43,8 +43,9 @@ class SlicedSVD(Method[SlicedLowRank]):
         u, s, vh = slice_svd(tensor)
         xp, whole = namespace(s), norm(s)
         together = xp.linalg.vector_norm(s, axis=0)
-        rank = min(network.ranks["R"], rank_for_tolerance(together, self.tol * whole))
-        root = xp.sqrt(s[:, :rank])
+        rank = rank_within(network.ranks["R"], together, self.tol * whole if self.tol > 0 else 0.0)
+        kept = s[:, :rank]
+        root = xp.where(kept > 0, xp.sqrt(xp.where(kept > 0, kept, 1.0)), 0.0)
         value = SlicedLowRank(u[:, :, :rank] * root[:, None, :], root[:, :, None] * vh[:, :rank, :])
         return Fit(value, relative(norm(s[:, rank:]), whole))
 
@@ -60,7 +61,7 @@ def slice_svd(
     ((3, 2, 2), array([2., 2., 2.]))
     """
     xp = namespace(tensor)
-    u, s, vh = xp.linalg.svd(xp.permute_dims(tensor, (1, 0, 2)), full_matrices=False)
+    u, s, vh = left_svd(xp.permute_dims(tensor, (1, 0, 2)), min(tensor.shape[0], tensor.shape[2]))
     k, m, r = u.shape
     flat = xp.reshape(xp.permute_dims(u, (1, 0, 2)), (m, k * r))
     flat, rows = fix_signs(flat, xp.reshape(vh, (k * r, -1)))

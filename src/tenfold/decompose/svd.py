@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 from tenfold.core.arrays import Array, adjoint, namespace, normal
 from tenfold.core.errors import OptionError
-from tenfold.core.linalg import rank_for_tolerance, truncated_svd
 from tenfold.core.network import Network
-from tenfold.core.svd import fix_signs
-from tenfold.decompose.base import Fit, Method, check_tolerance, methods, norm, relative
+from tenfold.core.svd import fix_signs, rank_within, truncated_svd
+from tenfold.decompose.base import Fit, Method, check_tolerance, methods, norm, relative, settled
 from tenfold.formats import LowRank
 
 
@@ -38,7 +37,7 @@ class TruncatedSVD(Method[LowRank]):
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[LowRank]:
         u, s, vh = truncated_svd(tensor, min(tensor.shape))
         whole = norm(s)
-        rank = min(network.ranks["R"], rank_for_tolerance(s, self.tol * whole))
+        rank = rank_within(network.ranks["R"], s, self.tol * whole if self.tol > 0 else 0.0)
         return Fit(balanced(u[:, :rank], s[:rank], vh[:rank, :]), relative(norm(s[rank:]), whole))
 
 
@@ -80,17 +79,18 @@ class RandomizedSVD(Method[LowRank]):
         trace: list[float] = []
         while True:
             basis, _ = xp.linalg.qr(left)
-            inner, s, vh = xp.linalg.svd(adjoint(basis) @ tensor, full_matrices=False)
-            u, vh = fix_signs(basis @ inner[:, :rank], vh[:rank, :])
-            trace.append(relative(norm(tensor - (u * s[:rank]) @ vh), whole))
-            settled = len(trace) > 1 and trace[-1] >= (1 - self.check) * trace[-2]
-            if settled or len(trace) > self.max_power_iterations:
-                return Fit(balanced(u, s[:rank], vh), trace[-1], len(trace), settled, tuple(trace))
+            inner, s, vh = truncated_svd(adjoint(basis) @ tensor, rank)
+            u, vh = fix_signs(basis @ inner, vh)
+            trace.append(relative(norm(tensor - (u * s) @ vh), whole))
+            converged = len(trace) > 1 and trace[-1] >= (1 - self.check) * trace[-2]
+            if settled(converged) or len(trace) > self.max_power_iterations:
+                return Fit(balanced(u, s, vh), trace[-1], len(trace), converged, tuple(trace))
             dual, _ = xp.linalg.qr(adjoint(tensor) @ basis)
             left = tensor @ dual
 
 
 def balanced(u: Array, s: Array, vh: Array) -> LowRank:
     """U sqrt(S) and sqrt(S) Vᴴ."""
-    root = namespace(s).sqrt(s)
+    xp = namespace(s)
+    root = xp.where(s > 0, xp.sqrt(xp.where(s > 0, s, 1.0)), 0.0)  # has a derivative of 0 at 0
     return LowRank(u * root, root[:, None] * vh)

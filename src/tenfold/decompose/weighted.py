@@ -158,7 +158,7 @@ def decompose_weighted(
     if method.format is LowRank and any(r is not None for r in roots):
         fit: Fit[Any] = _low_rank(method, tensor, ranks, roots, generator)
     else:
-        fit = method(whitened(tensor, roots), ranks, generator=generator)
+        fit = method.fit(whitened(tensor, roots), ranks, generator=generator)
         fit = replace(fit, value=unwhitened(fit.value, roots))
     return replace(fit, value=fit.value.map(lambda f: cast_like(f, tensor)))
 
@@ -187,7 +187,7 @@ def _fit_of_outputs(
 ) -> Fit[LowRank]:
     """A fit with the left directions and the error of the best one in the metric of the columns."""
     if columns is not None and matrix.shape[0] <= matrix.shape[1]:
-        fit = method(shortened(matrix, (None, columns)), ranks, generator=generator)
+        fit = method.fit(shortened(matrix, (None, columns)), ranks, generator=generator)
         if fit.error > gram_accuracy(matrix):
             return fit
-    return method(whitened(matrix, (None, columns)), ranks, generator=generator)
+    return method.fit(whitened(matrix, (None, columns)), ranks, generator=generator)

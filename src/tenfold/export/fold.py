@@ -39,7 +39,7 @@ def fold(model: nn.Module) -> nn.Module:
     """A copy for inference, in which no factor meets a factor when the model runs.
 
     It can hold more elements than the factors do, up to those of the dense weight where the planner found it
-    cheapest to make that; it can be saved as a state dict but not trained.
+    cheapest to make that; it can be saved as a state dict but not trained. Embeddings stay as they are.
 
     >>> from tenfold.nn import FactorizedConv
     >>> layer = FactorizedConv(64, 64, (3, 3), rank=16, format="cp", layout="o i h w -> o i h w")
@@ -48,12 +48,12 @@ def fold(model: nn.Module) -> nn.Module:
     >>> fold(layer)
     FoldedLayer(1x1, depthwise 3x3, 1x1)
     """
-    if isinstance(model, FactorizedLayer):
+    if isinstance(model, FactorizedLayer) and not model.program.gathers:
         return FoldedLayer(model).eval()
     copy = deepcopy(model)
     made: dict[int, FoldedLayer] = {}
     for name, layer in list(copy.named_modules(remove_duplicate=False)):
-        if isinstance(layer, FactorizedLayer):
+        if isinstance(layer, FactorizedLayer) and not layer.program.gathers:
             parent, _, child = name.rpartition(".")
             setattr(copy.get_submodule(parent), child, made.setdefault(id(layer), FoldedLayer(layer)))
     return copy.eval()

@@ -1,13 +1,27 @@
 """Questions about the graph of a format, before any arrays exist."""
 
+import itertools
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tenfold.core.errors import RankError, ShapeError
-from tenfold.core.network import Axes, Axis, Network, distinct
+from tenfold.core.network import Axes, Axis, Network, distinct, identity
 
 if TYPE_CHECKING:
-    from tenfold.formats.base import Format
+    from tenfold.formats.factored import Factored
+
+__all__ = [
+    "Ranks",
+    "apart",
+    "bonds_of",
+    "expanded",
+    "graph_for",
+    "graph_of",
+    "identity",
+    "modes_of",
+    "ranks_within",
+]
 
 Ranks = int | float | Sequence[int | None] | Mapping[Axis, int]
 """What people write: one rank for all bonds, one for each (None: this mode stays whole), a fraction of the
@@ -25,28 +39,58 @@ def bonds_of(factors: Sequence[Axes]) -> Axes:
     return tuple(a for a in distinct(factors) if not a.startswith("m"))
 
 
-def graph_for(cls: "type[Format]", order: int) -> tuple[Axes, ...]:
+def graph_for(cls: "type[Factored]", order: int, static: Mapping[str, Any]) -> tuple[Axes, ...]:
     """The axes of the format of this order."""
-    graph = cls.axes(order)
+    graph = _axes(cls, order, tuple(static.items()))
     if len(modes_of(graph)) != order:
         raise ShapeError(f"{cls.__name__} does not hold tensors of order {order}.", "Use another format.")
     return graph
 
 
-def graph_of(cls: "type[Format]", count: int) -> tuple[Axes, ...]:
-    """The axes of the format that has `count` factors."""
-    for order in range(1, count + 1):
-        if len(graph := cls.axes(order)) == count:
-            return graph
-    raise ShapeError(f"{cls.__name__} cannot have {count} factors.", "Check the number of factors.")
+@lru_cache(maxsize=4096)
+def graph_of(
+    cls: "type[Factored]", ndims: tuple[int | None, ...], static: tuple[tuple[str, Any], ...]
+) -> tuple[Axes, ...]:
+    """The axes of the format whose factors have so many axes, None for those that are left out.
+
+    Where the numbers of axes fit no order, the first one with so many factors: `network` says what is wrong.
+    """
+    near = None
+    for order in range(1, max(len(ndims), sum(n or 1 for n in ndims)) + 1):
+        graph = _graph_if_any(cls, order, static)
+        if len(graph) == len(ndims):
+            if all(n in (None, len(f)) for f, n in zip(graph, ndims, strict=True)):
+                return graph
+            near = near or graph
+    if near is None:
+        raise ShapeError(f"{cls.__name__} cannot have {len(ndims)} factors.", "Check the number of factors.")
+    return near
 
 
-def identity(axes: Axes) -> tuple[Axis, Axis] | None:
-    """(mode, bond) if the factor is a matrix from a mode to a bond, which may be left out; otherwise None."""
-    modes = modes_of([axes])
-    if len(axes) != 2 or len(modes) != 1:
-        return None
-    return modes[0], next(a for a in axes if a != modes[0])
+def _graph_if_any(cls: "type[Factored]", order: int, static: tuple[tuple[str, Any], ...]) -> tuple[Axes, ...]:
+    try:
+        return _axes(cls, order, static)
+    except ShapeError:
+        return ()
+
+
+@lru_cache(maxsize=4096)
+def _axes(cls: "type[Factored]", order: int, static: tuple[tuple[str, Any], ...]) -> tuple[Axes, ...]:
+    return cls.axes(order, **dict(static))
+
+
+def apart(network: Network, taken: Axes) -> Network:
+    """The network with other names for the bonds that are `taken`, and for no others.
+
+    >>> apart(Network((("m0", "R"), ("R", "R'")), ("m0",), ()), ("R",)).factors
+    (('m0', "R''"), ("R''", "R'"))
+    """
+    names, used = {}, {*taken, *network.bonds}
+    for b in network.bonds:
+        if b in taken:
+            names[b] = next(n for k in itertools.count(1) if (n := b + "'" * k) not in used)
+            used.add(names[b])
+    return network.renamed(names)
 
 
 def ranks_within(full: Network, numel: int) -> dict[Axis, int]:

@@ -33,6 +33,7 @@ ROLES = {
     "d": Role.SPATIAL,
     "h": Role.SPATIAL,
     "w": Role.SPATIAL,
+    "v": Role.INDEX,
 }
 """The letter with which the name of an axis begins says its role."""
 
@@ -87,6 +88,26 @@ class FactorizedLayer(nn.Module, ABC):
     def planned(self) -> tuple[int, ...]:
         """Shape of the input for which the steps were planned: what `from_dense` takes as `example`."""
 
+    @classmethod
+    def bound(cls, dense: nn.Module, layout: str) -> Layout:
+        """The layout with all sizes, for the weight of `dense`; raises LayoutError if it does not fit."""
+        return Layout.parse(layout).bind(dense.get_parameter("weight").shape, type(dense).__name__)
+
+    @classmethod
+    def tensor_of(cls, dense: nn.Module, layout: Layout) -> Tensor:
+        """The weight of `dense` as the tensor that is factored."""
+        tensor: Tensor = layout.to_modes(dense.get_parameter("weight").detach())
+        return tensor
+
+    @classmethod
+    def refusal(cls, dense: nn.Module, layout: Layout) -> str:
+        """Why a layer in this layout cannot have the settings of `dense`; empty if it can."""
+        return ""
+
+    def dense_weight(self) -> Tensor:
+        """The weight of `to_dense()`, differentiable in the factors."""
+        return self.weight.dense()
+
     def explain(self) -> str:
         """The steps of the forward pass with their shapes and FLOPs."""
         return self.program.explain()
@@ -101,10 +122,9 @@ class FactorizedLayer(nn.Module, ABC):
         example: Sequence[int] | None = None,
     ) -> Self:
         """The layer whose weight `method` fits to that of `dense`, in float32 at least."""
-        weight = dense.get_parameter("weight").detach()
-        bound = Layout.parse(layout).bind(weight.shape, type(dense).__name__)
-        value = method(bound.to_modes(weight), ranks).value
-        return cls.from_dense(dense, value.map(lambda f: f.to(weight.dtype)), bound, example)
+        bound, dtype = cls.bound(dense, layout), dense.get_parameter("weight").dtype
+        value = method(cls.tensor_of(dense, bound), ranks).value
+        return cls.from_dense(dense, value.map(lambda f: f.to(dtype)), bound, example)
 
 
 REPLACEMENTS: dict[type[nn.Module], type[FactorizedLayer]] = {}

@@ -33,7 +33,7 @@ class GatedTensor(FactorizedTensor):
         nn.Module.__init__(self)
         self.format, self.layout, self.program = plain.format, plain.layout, plain.program
         self.network, self.shapes, self.missing = plain.network, plain.shapes, plain.missing
-        self.names, self.stored = plain.names, plain.stored
+        self.names, self.stored, self.static = plain.names, plain.stored, plain.static
         self.plain = plain
         like = plain.factors()[0]
         ones = {b: torch.ones(n, dtype=like.dtype, device=like.device) for b, n in plain.ranks.items()}

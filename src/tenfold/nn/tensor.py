@@ -46,6 +46,7 @@ class FactorizedTensor(nn.Module):
         self.network = network if layout is None else network.refined(layout.mode_groups)
         self.shapes = network.shapes
         self.missing = tuple(f is None for f in value.slots)
+        self.static = value.static
         self.names = tuple(_names(value))
         self.stored = program.stored if program else _as_is(self.network)
         for name, factor, own in zip(self.names, self._arranged(value.factors), value.factors, strict=True):
@@ -71,7 +72,8 @@ class FactorizedTensor(nn.Module):
 
     def factors(self) -> list[Tensor]:
         """The parameters as they are stored, in the order of the program."""
-        return [getattr(self, name) for name in self.names]
+        own = self._parameters  # faster than getattr, which knows those too that are computed
+        return [own[name] if name in own else getattr(self, name) for name in self.names]  # type: ignore[misc]
 
     @property
     def value(self) -> Format:
@@ -83,7 +85,9 @@ class FactorizedTensor(nn.Module):
                 self.factors(), self.stored, self.network.factors, self.shapes, strict=True
             )
         )
-        return self.format.from_factors([None if absent else next(feed) for absent in self.missing])
+        return self.format.from_factors(
+            [None if absent else next(feed) for absent in self.missing], **self.static
+        )
 
     def dense(self) -> Tensor:
         """The weight, contracted from its factors."""
@@ -167,8 +171,9 @@ class FactorizedTensor(nn.Module):
     ) -> Any:
         if func is F.linear and not kwargs and isinstance(args[1], cls) and not isinstance(args[0], cls):
             weight = args[1]
-            if weight.program is not None and weight.program.dimensions == 0:
-                return run(weight.program, args[0], weight.factors(), args[2] if len(args) > 2 else None)
+            program = weight.program
+            if program is not None and program.dimensions == 0 and not program.gathers:
+                return run(program, args[0], weight.factors(), args[2] if len(args) > 2 else None)
         if any(isinstance(a, cls) and a.program is not None for a in (*args, *(kwargs or {}).values())):
             name = getattr(func, "__name__", func)
             warnings.warn(

@@ -29,8 +29,8 @@ def to_numpy(array: Any) -> np.ndarray:
     if isinstance(array, torch.Tensor):
         array = array.detach().cpu()
         array = (array.to(torch.complex128) if array.is_complex() else array.double()).numpy()
-    elif not isinstance(array, np.ndarray | np.generic | float | complex | int):
-        array = api.to_device(array, "cpu")
+    elif api.is_cupy_array(array):
+        array = array.get()
     array = np.asarray(array)
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
 

@@ -1,83 +1,60 @@
 """The laws of a format. Each function states one; `check_format` runs them all."""
 
 import copy
+import importlib
 import itertools
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from array_api_compat import is_jax_array
 from torch.utils import _pytree as pytree
 
 from tenfold.core.arrays import Array, is_complex, namespace, normal
-from tenfold.core.errors import RankError, ShapeError
-from tenfold.core.network import distinct
-from tenfold.formats import Format, Ranks, formats
+from tenfold.core.errors import RankError
+from tenfold.formats import Format, Ranks
+from tenfold.testing.arithmetic import ARITHMETIC_LAWS
 from tenfold.testing.compare import assert_equal, to_numpy
+from tenfold.testing.samples import SHAPES, holds, naive, name, partners, samples, whole_modes
 
-SHAPES = {1: (5,), 2: (5, 4), 3: (5, 4, 6), 4: (3, 4, 2, 5)}
+__all__ = ["SHAPES", "check_format", "check_value", "holds", "samples", "whole_modes"]
+
+DRAWS = 400
+"""Random tensors whose entries show their standard deviation."""
 
 
-def check_format(cls: type[Format], *, like: Array | None = None, orders: Sequence[int] = (2, 3, 4)) -> None:
+def check_format(
+    cls: type[Format], *, like: Array | None = None, orders: Sequence[int] = (2, 3, 4), **static: Any
+) -> None:
     """Raise AssertionError unless `cls` obeys every law; `like` says library, device and dtype (float64).
 
+    Options of the graph come by name; with one that fits a single order, such as a tree, give that order.
+
+    >>> from tenfold.formats import formats
     >>> check_format(formats["cp"], orders=(3,))
     """
     like = np.zeros(()) if like is None else like
-    held = [order for order in orders if holds(cls, order)]
+    held = [order for order in orders if holds(cls, order, **static)]
     assert held, f"{cls.__name__} holds no tensor of the orders {tuple(orders)}"
     for order in held:
-        check_clipping(cls, SHAPES[order])
-        check_ranks_within(cls, SHAPES[order])
-    check_deviation(cls, SHAPES[max((o for o in held if o < 4), default=held[0])], like)
-    for value in samples(cls, held, like):
-        for law in LAWS:
-            law(value)
+        check_clipping(cls, SHAPES[order], **static)
+        check_ranks_within(cls, SHAPES[order], **static)
+    check_deviation(cls, SHAPES[max((o for o in held if o < 4), default=held[0])], like, **static)
+    for value in samples(cls, held, like, **static):
+        check_value(value)
 
 
-def holds(cls: type[Format], order: int) -> bool:
-    """Whether the format holds tensors of this order."""
-    try:
-        cls.skeleton(SHAPES[order], 1)
-    except ShapeError:
-        return False
-    return True
+def check_value(value: Format) -> None:
+    """Raise AssertionError unless this tensor obeys the laws of its format.
 
-
-def samples(cls: type[Format], orders: Sequence[int], like: Array) -> Iterator[Format]:
-    """Random tensors of the format: low ranks, clipped ones, and each mode whole that can be."""
-    for order in orders:
-        shape = SHAPES[order]
-        choices: list[Ranks] = [2, 3, *whole_modes(cls, shape)]
-        for ranks in choices:
-            yield cls.random(shape, ranks, like=like, generator=order)
-
-
-def whole_modes(cls: type[Format], shape: Sequence[int]) -> Iterator[Mapping[str, int]]:
-    """Ranks that leave modes whole, as far as the format allows it."""
-    bonds = list(cls.skeleton(shape, 2).ranks)
-    for count in (1, len(bonds)):
-        for left_out in itertools.combinations(bonds, count):
-            ranks = {b: 2 for b in bonds if b not in left_out}
-            try:
-                cls.skeleton(shape, ranks)
-            except RankError:
-                continue
-            yield ranks
-
-
-def naive(value: Format) -> np.ndarray:
-    """The represented tensor by one einsum over the graph."""
-    network = value.network
-    number = {a: k for k, a in enumerate(distinct((network.modes, *network.factors)))}
-    operands = [
-        x
-        for f, axes in zip(value.factors, network.factors, strict=True)
-        for x in (to_numpy(f), [number[a] for a in axes])
-    ]
-    return np.asarray(np.einsum(*operands, [number[m] for m in network.modes], optimize=True))
+    >>> from tenfold.formats import formats
+    >>> check_value(formats["tt"].random((3, 4, 2), 2, like=np.zeros(())))
+    """
+    for law in (*LAWS, *ARITHMETIC_LAWS):
+        law(value)
 
 
 def check_dense(value: Format) -> None:
@@ -96,19 +73,8 @@ def check_inner(value: Format) -> None:
     """The inner product with every registered format is the dense one; the first is conjugated."""
     for other in partners(value):
         expected = np.vdot(naive(value), naive(other))
-        law = f"<{name(value)}, {name(other)}> equals the dense inner product"
-        assert_equal(value.inner(other), expected, law)
-        assert_equal(other.inner(value), np.conj(expected), law)
+        assert_equal(value.inner(other), expected, f"<{name(value)}, {name(other)}> equals the dense one")
     assert_equal(value.norm(), np.linalg.norm(naive(value)), f"{name(value)}.norm() is the Frobenius norm")
-
-
-def partners(value: Format) -> Iterator[Format]:
-    """One tensor of every registered format that has the shape of `value`."""
-    for known in formats:
-        try:
-            yield formats[known].random(value.shape, 2, like=value.factors[0], generator=7)
-        except ShapeError:
-            continue
 
 
 def check_indexing(value: Format) -> None:
@@ -156,22 +122,31 @@ def check_mode_dot(value: Format) -> None:
 
 
 def check_copies(value: Format) -> None:
-    """`copy`, `pickle`, `map`, `from_factors` and, in PyTorch, trees give the same format back."""
+    """`copy`, `pickle`, `map`, `from_factors` and trees give the same format with the same options back."""
     twins = [
         copy.deepcopy(value),
         copy.copy(value),
         pickle.loads(pickle.dumps(value)),
         value.map(lambda f: f),
     ]
-    twins.append(type(value).from_factors(value.slots))
-    twins.append(type(value).from_network(value.network, value.factors))
-    if isinstance(value.factors[0], torch.Tensor):
-        twins.append(pytree.tree_map(lambda leaf: leaf * 1, value))
-        leaves = len(pytree.tree_leaves(value))
+    twins.append(type(value).from_factors(value.slots, **value.static))
+    twins.append(type(value).from_network(value.network, value.factors, **value.static))
+    for trees in tree_libraries(value.factors[0]):
+        twins.append(trees.tree_map(lambda leaf: leaf * 1, value))
+        leaves = len(trees.tree_leaves(value))
         assert leaves == len(value.factors), f"the tree of {name(value)} has {leaves} leaves"
     for twin in twins:
         assert type(twin) is type(value), f"a copy of {name(value)} is a {name(twin)}"
+        assert twin.static == value.static, f"a copy of {name(value)} has the options {twin.static}"
         assert_equal(twin.dense(), value.dense(), f"copies of {name(value)} are equal")
+
+
+def tree_libraries(array: Array) -> Iterator[Any]:
+    """The trees of the library of `array`, if it has any."""
+    if isinstance(array, torch.Tensor):
+        yield pytree
+    elif is_jax_array(array):
+        yield importlib.import_module("jax.tree_util")
 
 
 def check_remains(value: Format) -> None:
@@ -181,10 +156,9 @@ def check_remains(value: Format) -> None:
     check_numel(rest)
     twin = pickle.loads(pickle.dumps(rest)).map(lambda f: 1 * f)
     assert_equal(twin.inner(rest), np.linalg.norm(naive(rest)) ** 2, f"{name(value)}[0] has an inner product")
-    if isinstance(rest.factors[0], torch.Tensor):
-        assert_equal(
-            pytree.tree_map(lambda leaf: 2 * leaf, rest).map(lambda f: f / 2).dense(), rest.dense(), "trees"
-        )
+    for trees in tree_libraries(rest.factors[0]):
+        twice = trees.tree_map(lambda leaf: 2 * leaf, rest)
+        assert_equal(twice.map(lambda f: f / 2).dense(), rest.dense(), "trees")
 
 
 def check_gradients(value: Format) -> None:
@@ -196,39 +170,44 @@ def check_gradients(value: Format) -> None:
     network = value.network
 
     def dense(*arrays: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = type(value).from_network(network, arrays).dense()
+        result: torch.Tensor = type(value).from_network(network, arrays, **value.static).dense()
         return result
 
     assert torch.autograd.gradcheck(dense, leaves, fast_mode=True), f"the gradient of {name(value)}.dense()"
 
 
-def check_clipping(cls: type[Format], shape: Sequence[int]) -> None:
-    """Ranks too large are cut to feasible ones, once and for all."""
-    network = cls.skeleton(shape, 10**6)
+def check_clipping(cls: type[Format], shape: Sequence[int], **static: Any) -> None:
+    """Ranks too large are cut to feasible ones, once and for all; the tensor that they hold needs no more.
+
+    A bond between two factors carries no more than either has of axes that the other has not. No bond is
+    larger than half of the modes would need, at best, if it were alone.
+    """
+    network = cls.skeleton(shape, 10**6, **static)
     assert network.clipped() == network, (
         f"{cls.__name__}.skeleton cuts ranks, but not to the end: {network.ranks}"
     )
     for b in network.bonds:
         holders = [f for f in network.factors if b in f]
-        room = [network.product(f) // network.product((b, *network.slices)) for f in holders]
-        if len(holders) == 2:
-            assert network.size_of[b] <= min(room), (
-                f"{cls.__name__}: bond {b} cannot carry {network.size_of[b]}"
-            )
+        common = set(holders[0]).intersection(*holders)
+        room = [network.product(tuple(a for a in f if a not in common)) for f in holders]
+        law = f"{cls.__name__}: bond {b} cannot need {network.size_of[b]}"
+        assert network.size_of[b] <= math.prod(shape) / max(shape), law
+        assert len(holders) != 2 or network.size_of[b] <= min(room), law
+        assert len(holders) != 2 or network.size_of[b] ** 2 <= math.prod(shape), law
 
 
-def check_ranks_within(cls: type[Format], shape: Sequence[int]) -> None:
+def check_ranks_within(cls: type[Format], shape: Sequence[int], **static: Any) -> None:
     """`ranks_within` never stores more than it may, and never less when it may store more."""
-    lowest, most = cls.skeleton(shape, 1).numel, cls.full(shape).numel
+    lowest, most = cls.skeleton(shape, 1, **static).numel, cls.full(shape, **static).numel
     before = 0
-    for allowed in sorted({lowest, most + 1, *range(lowest, most, 1 + (most - lowest) // 60)}):
-        stored = cls.skeleton(shape, cls.ranks_within(shape, allowed)).numel
+    for allowed in sorted({lowest, most + 1, *range(lowest, most, 1 + (most - lowest) // 30)}):
+        stored = cls.skeleton(shape, cls.ranks_within(shape, allowed, **static), **static).numel
         law = f"{cls.__name__}.ranks_within({tuple(shape)}, {allowed}) stores {stored}"
         assert stored <= allowed, law
         assert stored >= before, f"{law}, but {before} were stored when less was allowed"
         before = stored
     try:
-        cls.ranks_within(shape, lowest - 1)
+        cls.ranks_within(shape, lowest - 1, **static)
     except RankError:
         return
     raise AssertionError(
@@ -236,26 +215,20 @@ def check_ranks_within(cls: type[Format], shape: Sequence[int]) -> None:
     )
 
 
-def check_deviation(cls: type[Format], shape: Sequence[int], like: Array) -> None:
-    """`random(std=s)` has entries of standard deviation s, as 400 draws show; a seed repeats them."""
-    whole = ((ranks, 1.0) for ranks in itertools.islice(whole_modes(cls, shape), 1))
+def check_deviation(cls: type[Format], shape: Sequence[int], like: Array, **static: Any) -> None:
+    """`random(std=s)` has entries of standard deviation s, as many draws show; a seed repeats them."""
+    whole = ((ranks, 1.0) for ranks in itertools.islice(whole_modes(cls, shape, **static), 1))
     cases: list[tuple[Ranks, float]] = [(3, 0.5), (5, 3.0), *whole]
     for ranks, std in cases:
-        draws = [
-            to_numpy(cls.random(shape, ranks, like=like, std=std, generator=k).dense()) for k in range(400)
-        ]
+        values = (cls.random(shape, ranks, like=like, std=std, generator=k, **static) for k in range(DRAWS))
+        draws = [to_numpy(value.dense()) for value in values]
         found = float(np.mean([np.mean(np.abs(x) ** 2) for x in draws])) ** 0.5
         assert 0.85 < found / std < 1.15, (
             f"{cls.__name__}.random(std={std}) has deviation {found:.3f} at ranks {ranks}"
         )
-        again = cls.random(shape, ranks, like=like, std=std, generator=3)
+        again = cls.random(shape, ranks, like=like, std=std, generator=3, **static)
         assert_equal(again.dense(), draws[3], f"{cls.__name__}.random repeats with its seed")
         assert is_complex(again.factors[0]) == is_complex(like), f"{cls.__name__}.random changes the dtype"
-
-
-def name(value: Format) -> str:
-    """The format's name for messages."""
-    return type(value).__name__
 
 
 LAWS = (

@@ -33,7 +33,8 @@ def check_method(method: Method[Any], *, like: Array | None = None, exact: Metho
     exact = exact or method
     for order in (o for o in SHAPES if holds(method.format, o)):
         noise = normal(SHAPES[order], like=like, generator=order)
-        check_recovery(exact, order, like)
+        if exact.exact:
+            check_recovery(exact, order, like)
         for law in LAWS:
             law(method, noise)
         check_monotone(exact, noise)
@@ -43,7 +44,7 @@ def check_method(method: Method[Any], *, like: Array | None = None, exact: Metho
 
 def fit(method: Method[Any], tensor: Array, ranks: Any) -> Fit[Any]:
     """Run with a seed of its own."""
-    return method(tensor, ranks, generator=0)
+    return method.fit(tensor, ranks, generator=0)
 
 
 def true_error(tensor: Array, found: Fit[Any]) -> float:
@@ -92,7 +93,9 @@ def check_full_rank(method: Method[Any], tensor: Array) -> None:
     found = fit(method, tensor, 10**6)
     full = method.format.full(tuple(tensor.shape)).ranks
     law = f"{name(method)} at full rank"
-    assert found.value.ranks == full, f"{law} has ranks {found.value.ranks} instead of {full}"
+    ranks = found.value.ranks
+    fits = ranks == full if method.exact else all(ranks[b] <= full[b] for b in full)
+    assert fits, f"{law} has ranks {ranks} instead of {full}"
     assert found.error < 1e-8, f"{law} has error {found.error:.1e}"
 
 
@@ -124,7 +127,7 @@ def discarded(tensor: Array, network: Network) -> Iterator[float]:
 
 
 def check_tolerance(method: Method[Any], tensor: Array) -> None:
-    """A relative error `tol` is kept where no ranks are given, and finds the ranks that a tensor has."""
+    """A relative error `tol` is kept where no ranks are given; exact methods find the ranks of a tensor."""
     if not method.tolerant:
         return
     for tol in (0.5, 0.1, 1e-3):
@@ -133,7 +136,7 @@ def check_tolerance(method: Method[Any], tensor: Array) -> None:
         assert error <= tol * (1 + 1e-9), f"{name(method)}(tol={tol}) has error {error}"
     low = fit(method, tensor, 2).value
     again = fit(with_tolerance(method, 1e-8), low.dense(), None).value
-    assert again.ranks == low.ranks, (
+    assert again.ranks == low.ranks or not method.exact, (
         f"{name(method)}(tol=1e-8) finds ranks {again.ranks} instead of {low.ranks}"
     )
 

@@ -120,9 +120,12 @@ def patch_width(conv: nn.Module) -> int:
 
 
 def patches_are_inputs(layer: nn.Module) -> bool:
-    """Whether every input position is one patch: a linear layer, or 1×1 without stride and padding."""
-    if order_of(layer) == 0:
-        return True
+    """Whether every input position is one patch: a linear layer, or 1×1 without stride and padding.
+
+    Layers of other kinds have no patches.
+    """
+    if (order := order_of(layer)) in (0, None):
+        return order == 0
     options = ConvOptions.of(layer)
     ends = options.windows(layer.kernel_size, (1,) * len(options.stride))  # type: ignore[arg-type]
     return max(layer.kernel_size) == 1 and all(s.stride == 1 and s.before == s.after == 0 for s in ends)  # type: ignore[arg-type]

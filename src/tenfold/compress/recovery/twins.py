@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tenfold.compress.batches import Forward, outputs_of
+from tenfold.compress.calibration.patches import order_of
 from tenfold.compress.calibration.streams import received_by
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.shift import followed_by_norm
@@ -36,13 +37,14 @@ class TwinSite:
 def sites_in_order(
     model: nn.Module, dense: nn.Module, plan: Plan, batch: Any, forward: Forward | None
 ) -> Sequence[TwinSite]:
-    """The sites of the plan that are called once, in the order of these calls."""
+    """The sites of the plan that are called once, in the order of these calls; without tables of rows."""
     _check(model, plan)
     norms = {
         layer: norm for layer, norm in followed_by_norm(dense, batch, forward).items() if _keeps(dense, norm)
     }
     order = _called(dense, batch, forward)
-    names = [name for name in order if name in plan.layers and order.count(name) == 1]
+    known = {name for name in plan.layers if order_of(dense.get_submodule(name)) is not None}
+    names = [name for name in order if name in known and order.count(name) == 1]
     receivers = received_by(dense, names, batch, forward)
     direct = {a: b for a, b in receivers.items() if _follows(order, a, b, names)}
     return [_site(model, dense, plan, name, norms.get(name), direct.get(name)) for name in names]

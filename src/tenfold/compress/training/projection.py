@@ -57,7 +57,7 @@ def nearest(target: Tensor, layer: LayerPlan, name: str = "the weight", seed: in
     """
     layout = Layout.parse(layer.layout).bind(target.shape, name)
     method = layer.method or METHODS[layer.format]
-    value = method(layout.to_modes(target), layer.ranks, generator=seed).value
+    value = method.fit(layout.to_modes(target), layer.ranks, generator=seed).value
     return layout.to_weight(value.dense())
 
 
