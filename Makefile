@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PEERS  := tensorly==0.10.0 pyttb==1.8.6
 # Two processes with two threads each spin against one another: a test worker gets one thread.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test test-all check format bench-layers bench-cifar10 bench-cifar10-small bench-minilm clean
+.PHONY: demo test test-all check format bench-layers bench-decompose bench-cifar10 bench-cifar10-small bench-minilm clean
 
 demo: $(READY)
 	$(BIN)/tenfold demo --out demo
@@ -29,6 +30,12 @@ format: $(READY)
 bench-layers: $(READY)
 	mkdir -p out
 	$(ONE_THREAD) $(BIN)/python benchmarks/layers/run.py --out out/layers.json
+
+# The peers are installed beside the project: they are compared with, not used.
+bench-decompose: $(READY)
+	mkdir -p out
+	$(BIN)/python -m pip install --quiet -c constraints.txt --target out/peers $(PEERS)
+	PYTHONPATH=out/peers $(BIN)/python benchmarks/decompose/run.py --out out/decompose.json
 
 # CIFAR10=folder with train.parquet and test.parquet; DEVICE=cuda. Run it again to go on.
 bench-cifar10: $(READY)

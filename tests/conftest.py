@@ -29,6 +29,6 @@ class Library:
         return self.array(draw(shape) + imaginary, dtype)
 
 
-@pytest.fixture(params=["numpy", "torch", "jax", "dask"])
+@pytest.fixture(params=["numpy", "torch"])
 def library(request: pytest.FixtureRequest) -> Library:
     return Library(request.param)

@@ -1,4 +1,4 @@
-"""Time decompositions against TensorLy and pyttb; see README.md.
+"""Time decompositions against TensorLy, pyttb and torchTT; see README.md.
 
 python benchmarks/decompose/run.py --out result.json
 """
@@ -152,8 +152,8 @@ def table(result: dict[str, Any]) -> str:
     for r in result["results"]:
         mark = "" if r["reached"] else " (not reached)"
         lines.append(
-            f"| {r['name']} | {median(r['seconds']):.4g} | {r['peak_bytes'] / 1e6:.0f} | {r['error']:.6g}{mark} "
-            f"| {r['steps']} |"
+            f"| {r['name']} | {median(r['seconds']):.4g} | {r['peak_bytes'] / 1e6:.0f} "
+            f"| {r['error']:.6g}{mark} | {r['steps']} |"
         )
     return "\n".join(lines)
 

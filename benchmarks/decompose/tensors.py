@@ -19,14 +19,14 @@ def kernel(channels: int, seed: int = 0) -> np.ndarray:
     return np.asarray(signal + 0.1 * np.linalg.norm(signal) / np.linalg.norm(noise) * noise)
 
 
-def collinear(congruence: float, seed: int = 0, size: int = 20, rank: int = 5, snr: float = 40.0) -> np.ndarray:
-    """A sum of `rank` terms whose vectors meet at equal angles in every mode, with noise of `snr` decibels."""
+def collinear(congruence: float, seed: int = 0, size: int = 20, rank: int = 5) -> np.ndarray:
+    """A sum of `rank` terms whose vectors meet at equal angles in every mode, with noise at 40 decibels."""
     rng = np.random.default_rng(seed)
     root = np.linalg.cholesky((1 - congruence) * np.eye(rank) + congruence)
     factors = [np.linalg.qr(rng.standard_normal((size, rank)))[0] @ root.T for _ in range(3)]
     signal = np.einsum("ir,jr,kr->ijk", *factors, optimize=True)
     noise = rng.standard_normal(signal.shape)
-    return np.asarray(signal + 10 ** (-snr / 20) * np.linalg.norm(signal) / np.linalg.norm(noise) * noise)
+    return np.asarray(signal + 1e-2 * np.linalg.norm(signal) / np.linalg.norm(noise) * noise)
 
 
 def low_multilinear(size: int, order: int, rank: int, noise: float, seed: int = 0) -> np.ndarray:

@@ -3,6 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from tests.conftest import Library
 
 from tenfold.algebra import (
     khatri_rao,
@@ -14,10 +15,30 @@ from tenfold.algebra import (
     unfold,
 )
 from tenfold.core.errors import ShapeError
+from tenfold.testing.libraries import LIBRARIES
 
 SHAPES = [(3,), (4, 3), (2, 3, 4), (6, 5, 2), (2, 5, 6), (3, 1, 2, 4), (5, 4, 3, 2), (2, 3, 2, 1, 3)]
 DTYPES = ["float32", "float64", "complex128"]
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "complex128": 1e-10}
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def library(request):
+    """Two libraries, as these tests are many; one test is for all."""
+    return Library(request.param)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("shape", [(4, 3), (5, 4, 3, 2)])
+def test_mttkrp_is_the_unfolding_times_khatri_rao_on_every_library(name, shape):
+    library = Library(name)
+    tensor, factors = library.normal(*shape), factors_for(library, shape, 3)
+    expected = [by_definition(tensor, factors, mode) for mode in range(len(shape))]
+    for mode, swept in mttkrp_sweep(tensor, factors):
+        close(swept, expected[mode])
+        close(mttkrp(tensor, factors, mode), expected[mode])
+    for product, right in zip(mttkrps(tensor, factors), expected, strict=True):
+        close(product, right)
 
 
 def factors_for(library, shape, rank, dtype="float64"):

@@ -1,8 +1,10 @@
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from tests.conftest import Library
 
 from tenfold.core.arrays import (
     adjoint,
@@ -10,14 +12,24 @@ from tenfold.core.arrays import (
     cast_like,
     check_finite,
     compute_dtype,
+    constant,
+    device_of,
+    is_chunked,
     is_complex,
     is_floating,
+    is_traced,
     namespace,
     normal,
     real_dtype,
     to_compute,
 )
 from tenfold.core.errors import OptionError, WeightError
+from tenfold.testing.libraries import LIBRARIES
+
+
+@pytest.fixture(params=[*LIBRARIES])
+def library(request):
+    return Library(request.param)
 
 
 def test_a_list_is_refused_with_a_remedy():
@@ -142,6 +154,57 @@ def test_noise_goes_to_the_device_of_like():
     assert normal((2,), like=torch.ones(1, device="meta"), generator=0).device.type == "meta"
 
 
-def test_no_other_library_is_imported(library):
-    normal((2,), like=library.normal(1), generator=0)
-    assert not {"jax", "cupy", "dask"} & set(sys.modules)
+def test_no_library_is_imported_before_its_arrays_arrive():
+    program = (
+        "import sys, numpy as np, torch; from tenfold.core.arrays import normal\n"
+        "from tenfold.decompose import STHOSVD, CPALS\n"
+        "for like in (np.ones(1), torch.ones(1)):\n"
+        "    STHOSVD()(normal((4, 5, 6), like=like, generator=0), 2)\n"
+        "assert not {'jax', 'cupy', 'dask'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_arrays_with_values_are_not_traced(library):
+    assert not is_traced(library.normal(2), 1.0)
+
+
+def test_arrays_under_transformations_of_jax_are_traced():
+    jax = pytest.importorskip("jax")
+    seen = []
+
+    def note(x):
+        seen.append((is_traced(x), is_traced(1.0, x), device_of(x)))
+        check_finite(x, "x")
+        return constant(x).sum()
+
+    x = LIBRARIES.array("jax", [1.0, np.nan])
+    jax.jit(note)(x)
+    jax.vmap(note)(x[None, :])
+    assert not jax.grad(note)(x).any()
+    assert seen == [(True, True, None)] * 3
+
+
+def test_only_arrays_of_dask_are_chunked(library):
+    assert is_chunked(library.normal(2)) == (library.name == "dask")
+
+
+def test_no_gradient_flows_through_a_constant(library):
+    x = library.normal(3)
+    assert library.xp.all(constant(x) == x)
+    leaf = torch.ones(2, requires_grad=True)
+    assert not constant(leaf).requires_grad
+
+
+def test_dask_takes_generators_of_numpy_and_its_own():
+    like, da = LIBRARIES["dask"], pytest.importorskip("dask.array")
+    for source in (np.random.default_rng(0), da.random.default_rng(0)):
+        stream = as_generator(source, like=like)
+        first, second = (normal((4,), like=like, generator=stream).compute() for _ in range(2))
+        assert not np.any(first == second)
+
+
+def test_a_key_of_jax_is_a_generator():
+    jax, like = pytest.importorskip("jax"), LIBRARIES["jax"]
+    first, again = (normal((4,), like=like, generator=jax.random.key(3)) for _ in range(2))
+    assert (first == again).all() and (first == normal((4,), like=like, generator=3)).all()

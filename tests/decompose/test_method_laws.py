@@ -18,6 +18,7 @@ from tenfold.decompose import (
     TTSVD,
     BlockTermALS,
     BlockTermGN,
+    CPLeverage,
     Method,
     NetworkALS,
     RandomizedSVD,
@@ -35,6 +36,7 @@ EXACT: dict[str, Method[Any]] = {
     "tr_als": TRALS(tol=1e-4, max_steps=1000, finalists=3),
     "btd_als": BlockTermALS(tol=1e-4, max_steps=1000),
     "btd_gn": BlockTermGN(tol=1e-4),
+    "cp_leverage": CPLeverage(tol=1e-6, max_steps=1000, restarts=3),
 }
 """Options under which the iterative methods converge to full precision."""
 

@@ -165,6 +165,7 @@ def test_order_one_is_the_mode_alone() -> None:
         (((0, 1), ()), OptionError, "has a node with 0 below it: ()."),
         (((0, 1), "2"), OptionError, "the dimension tree ((0, 1), '2') holds '2'."),
         (((0, 1), 2.0), OptionError, "holds 2.0."),
+        ((False, 1, 2), OptionError, "holds False."),
         (((-1, 1), 2), ShapeError, "has modes -1, 1, 2"),
     ],
     ids=str,

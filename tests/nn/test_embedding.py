@@ -380,6 +380,7 @@ def test_low_precision_and_autocast_are_near_to_float64(dtype: torch.dtype) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own compiler
 def test_inductor_compiles_a_layer_in_one_graph() -> None:
     layer, x = embedding("tt", LAYOUTS[-1], padding_idx=3), indices(3, 4)
     compiled = torch.compile(layer, fullgraph=True, dynamic=True)

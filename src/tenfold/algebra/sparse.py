@@ -13,7 +13,7 @@ from jaxtyping import Int, Num
 
 from tenfold.algebra.mttkrp import check_factors
 from tenfold.algebra.unfolding import check_mode
-from tenfold.core.arrays import Array, adjoint, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, is_complex, namespace
 from tenfold.core.errors import ShapeError
 from tenfold.core.segments import Pair, Segments
 from tenfold.core.sparse import Sparse
@@ -143,7 +143,7 @@ def _rows(array: Array, numbers: Array) -> Array:
 
 
 def _zeros(like: Array, rank: int) -> Array:
-    return namespace(like).zeros((1, rank), dtype=like.dtype, device=like.device)
+    return namespace(like).zeros((1, rank), dtype=like.dtype, device=device_of(like))
 
 
 def _as_rows(operand: Array, conjugated: bool) -> Num[Array, "i j"]:
@@ -157,7 +157,8 @@ def _check_rows(tensor: Sparse, matrices: dict[int, Array]) -> None:
     for k, matrix in matrices.items():
         if matrix.ndim != 2 or matrix.shape[0] != tensor.shape[k]:
             raise ShapeError(
-                f"mode {k} of the tensor has size {tensor.shape[k]}, but its operand has {tuple(matrix.T.shape)}.",
+                f"mode {k} of the tensor has size {tensor.shape[k]}, but its operand is "
+                f"{' x '.join(map(str, reversed(matrix.shape)))}.",
                 f"Give a matrix of shape (j, {tensor.shape[k]}).",
             )
 
@@ -166,7 +167,8 @@ def _kronecker_rows(matrices: Sequence[Num[Array, "n _"]]) -> Num[Array, "n p"]:
     """The Kronecker product of the rows of the matrices, row by row."""
     product = matrices[0]
     for matrix in matrices[1:]:
-        product = namespace(product).reshape(product[:, :, None] * matrix[:, None, :], (product.shape[0], -1))
+        pairs = product[:, :, None] * matrix[:, None, :]
+        product = namespace(pairs).reshape(pairs, (pairs.shape[0], pairs.shape[1] * pairs.shape[2]))
     return product
 
 

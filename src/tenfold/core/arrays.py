@@ -156,6 +156,19 @@ def adjoint(matrix: Num[Array, "m n"]) -> Num[Array, "n m"]:
     return namespace(matrix).conj(matrix.T) if is_complex(matrix) else matrix.T
 
 
+def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The square root, 0 of what is negative, with a derivative of 0 where it is 0 rather than infinity.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> torch.autograd.grad(root(x).sum(), x)[0]
+    tensor([0.])
+    """
+    xp = namespace(x)
+    positive = x > 0
+    return xp.where(positive, xp.sqrt(xp.where(positive, x, xp.ones_like(x))), xp.zeros_like(x))
+
+
 def check_finite(x: Num[Array, "..."], name: str) -> None:
     """Refuse an array that holds NaN or infinite entries; `name` is what the message calls it.
 

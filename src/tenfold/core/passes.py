@@ -86,7 +86,7 @@ def project(x: Num[Array, "..."], basis: Num[np.ndarray, "n r"], rows: Modes) ->
 
 @dataclass(frozen=True, eq=False)
 class _Projection:
-    """The part of a projection that comes from one chunk; `basis` has an axis for each of the modes `rows`."""
+    """The part of a projection that comes from one chunk; `basis` has an axis for each of `rows`."""
 
     rows: Modes
     basis: Num[np.ndarray, "*rows r"]

@@ -8,7 +8,7 @@ from operator import add
 import torch
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, adjoint, is_complex, is_traced, namespace
+from tenfold.core.arrays import Array, adjoint, is_complex, is_traced, namespace, root
 from tenfold.core.chunked import through_memory
 
 PIECE = 2**22
@@ -103,14 +103,16 @@ def frobenius(x: Float[Array, "*shape"]) -> float:
 
 def together(*norms: float) -> float:
     """The norm of a sum of orthogonal parts, from their norms."""
-    return sum(n**2 for n in norms) ** 0.5 if is_traced(*norms) else hypot(*norms)
+    if is_traced(*norms):
+        return root(sum(n**2 for n in norms))
+    return hypot(*norms)
 
 
 def _norm(x: Float[Array, "..."]) -> float:
     """Frobenius norm; scaled by the largest entry where squares over- or underflow."""
     xp = namespace(x)
     if is_traced(x):
-        return xp.linalg.vector_norm(x)
+        return root(xp.sum(xp.real(x * xp.conj(x)) if is_complex(x) else x * x))
     x = x.detach() if isinstance(x, torch.Tensor) else x
     value = float(xp.linalg.vector_norm(x))
     if isfinite(value) and value**2 > 1e6 * float(xp.finfo(x.dtype).smallest_normal):

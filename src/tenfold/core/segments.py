@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, namespace
+from tenfold.core.arrays import Array, device_of, namespace
 
 WIDEST = 2**12  # rows of a block; with fewer, segments that long leave too many pieces
 CHUNK = 2**16  # numbers that are made at a time: what fits in the cache
@@ -51,7 +51,7 @@ class Segments:
         """
         xp = namespace(labels)
         order = xp.argsort(labels, stable=True)
-        every = xp.arange(count + 1, dtype=labels.dtype, device=labels.device)
+        every = xp.arange(count + 1, dtype=labels.dtype, device=device_of(labels))
         starts = xp.searchsorted(xp.take(labels, order), every)
         return cls._cut(order, starts[:-1], starts[1:] - starts[:-1])
 
@@ -67,10 +67,10 @@ class Segments:
         total = 0
         while width:
             many = counts // width
-            owner = xp.repeat(xp.arange(counts.shape[0], device=order.device), many)
+            owner = xp.repeat(xp.arange(counts.shape[0], device=device_of(order)), many)
             if owner.shape[0]:
                 first = xp.take(starts, owner) + width * _numbered(many, owner)
-                steps = xp.arange(width, dtype=first.dtype, device=order.device)
+                steps = xp.arange(width, dtype=first.dtype, device=device_of(order))
                 chosen.append(xp.reshape(first[:, None] + steps, (-1,)))
                 levels.append(Level(total, owner.shape[0], width))
                 owners.append(owner)
@@ -89,7 +89,7 @@ class Segments:
                [8.]])
         """
         xp = namespace(rows)
-        one = xp.ones((rows.shape[0], 1), dtype=rows.dtype, device=rows.device)
+        one = xp.ones((rows.shape[0], 1), dtype=rows.dtype, device=device_of(rows))
         return self.products(lambda at: (_at(one, at), _at(rows, at)), rows.shape[1])[:, 0, :]
 
     def products(self, rows: Rows, size: int) -> Num[Array, "count p q"]:
@@ -104,7 +104,7 @@ class Segments:
         if self.then is not None:
             flat = xp.reshape(pieces, (pieces.shape[0], -1))
             return xp.reshape(self.then.sum(flat), (-1, *pieces.shape[1:]))
-        zero = xp.zeros((1, *pieces.shape[1:]), dtype=pieces.dtype, device=pieces.device)
+        zero = xp.zeros((1, *pieces.shape[1:]), dtype=pieces.dtype, device=device_of(pieces))
         return _at(xp.concat([pieces, zero]), self.place)
 
     def _parts(self, level: Level, rows: Rows, size: int) -> list[Num[Array, "k p q"]]:
@@ -128,7 +128,7 @@ def _numbered(many: Any, owner: Any) -> Any:
     """0, 1, 2, … among the blocks of one owner; owners are sorted."""
     xp = namespace(many)
     before = xp.cumulative_sum(many) - many
-    return xp.arange(owner.shape[0], device=owner.device) - xp.take(before, owner)
+    return xp.arange(owner.shape[0], device=device_of(owner)) - xp.take(before, owner)
 
 
 def _at(rows: Num[Array, "n ..."], numbers: Int[Array, " k"]) -> Num[Array, "k ..."]:

@@ -1,9 +1,9 @@
-"""Tensors that are given by a list of entries: sparse ones, whose other entries are zero, and incomplete ones,
-whose other entries are not known.
+"""Tensors that are given by a list of entries: sparse ones, whose other entries are zero, and incomplete
+ones, whose other entries are not known.
 
 The list is in the library and on the device of its values. PyTorch's and SciPy's own sparse arrays enter by
-`from_coordinates(x.indices(), x.values(), x.shape)` and `from_coordinates(x.coords, x.data, x.shape)`; the way
-back is `torch.sparse_coo_tensor(s.indices.T, s.values, s.shape)` and
+`from_coordinates(x.indices(), x.values(), x.shape)` and `from_coordinates(x.coords, x.data, x.shape)`; the
+way back is `torch.sparse_coo_tensor(s.indices.T, s.values, s.shape)` and
 `scipy.sparse.coo_array((s.values, tuple(s.indices.T)), s.shape)`.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from jaxtyping import Bool, Int, Num
 
-from tenfold.core.arrays import Array, cast, is_complex, namespace
+from tenfold.core.arrays import Array, cast, device_of, is_complex, namespace
 from tenfold.core.errors import ShapeError, WeightError
 from tenfold.core.segments import Segments
 
@@ -106,7 +106,10 @@ class Entries(ABC):
 
     @classmethod
     def from_coordinates(
-        cls, coordinates: Int[Array, "order n"] | Sequence[Array], values: Num[Array, " n"], shape: Sequence[int]
+        cls,
+        coordinates: Int[Array, "order n"] | Sequence[Array],
+        values: Num[Array, " n"],
+        shape: Sequence[int],
     ) -> Self:
         """From one list of indices for each mode, which is how PyTorch and SciPy keep them.
 
@@ -220,7 +223,7 @@ class Incomplete(Entries):
         return namespace(self.values).linalg.vector_norm(self.values)
 
     def check_known(self) -> None:
-        """Refuse a tensor one of whose slices is all unknown: no value of its factors' row is better than another.
+        """Refuse a tensor one of whose slices is all unknown: nothing says what its factors should hold.
 
         Raises:
             WeightError: names the mode and the first such index.
@@ -234,7 +237,7 @@ class Incomplete(Entries):
         xp = namespace(self.indices)
         for k, size in enumerate(self.shape):
             ordered = xp.sort(self.columns[k])
-            each = xp.arange(size + 1, dtype=ordered.dtype, device=ordered.device)
+            each = xp.arange(size + 1, dtype=ordered.dtype, device=device_of(ordered))
             starts = xp.searchsorted(ordered, each)
             empty = xp.nonzero(starts[1:] == starts[:-1])[0]
             if count := empty.shape[0]:

@@ -3,9 +3,12 @@
 from tenfold.decompose.base import Fit, Method, methods
 from tenfold.decompose.black_box import entries_of
 from tenfold.decompose.block_term import BlockTermALS, BlockTermGN
+from tenfold.decompose.completion import Completion, CPIncomplete, TuckerIncomplete
 from tenfold.decompose.cp_als import CPALS
 from tenfold.decompose.cp_epc import CPEPC
 from tenfold.decompose.cp_gn import CPGN
+from tenfold.decompose.cp_leverage import CPLeverage
+from tenfold.decompose.cp_match import Match, congruences, matched
 from tenfold.decompose.cp_nesterov import CPNesterov
 from tenfold.decompose.cp_pipeline import CPD
 from tenfold.decompose.hooi import HOOI
@@ -19,6 +22,7 @@ from tenfold.decompose.randomized_hosvd import RandomizedHOSVD
 from tenfold.decompose.randomized_tt import RandomizedTTSVD
 from tenfold.decompose.sensitivity import sensitivity
 from tenfold.decompose.sliced_svd import SlicedSVD
+from tenfold.decompose.sparse_residual import sparse_inner
 from tenfold.decompose.svd import RandomizedSVD, TruncatedSVD
 from tenfold.decompose.tr_als import TRALS
 from tenfold.decompose.tr_svd import TRSVD
@@ -40,10 +44,14 @@ __all__ = [
     "TTSVD",
     "BlockTermALS",
     "BlockTermGN",
+    "CPIncomplete",
+    "CPLeverage",
     "CPNesterov",
+    "Completion",
     "CrossFit",
     "Fit",
     "KroneckerSVD",
+    "Match",
     "Method",
     "NetworkALS",
     "NetworkGN",
@@ -55,10 +63,14 @@ __all__ = [
     "SlicedSVD",
     "TTCross",
     "TruncatedSVD",
+    "TuckerIncomplete",
+    "congruences",
     "decompose_weighted",
     "entries_of",
+    "matched",
     "methods",
     "nearest_kronecker",
     "root_of",
     "sensitivity",
+    "sparse_inner",
 ]

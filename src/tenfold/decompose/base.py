@@ -18,6 +18,7 @@ from tenfold.core.arrays import (
     is_complex,
     is_traced,
     namespace,
+    root,
     to_compute,
 )
 from tenfold.core.errors import ConvergenceWarning, OptionError, RankError, ShapeError, UnsupportedError
@@ -217,8 +218,7 @@ def norm(x: Array) -> float:
     xp = namespace(x)
     if not is_traced(x):
         return number(xp.linalg.vector_norm(x))
-    square = number(xp.sum(xp.conj(x) * x))
-    return xp.where(square > 0, xp.sqrt(xp.where(square > 0, square, 1.0)), 0.0)  # type: ignore[no-any-return]
+    return root(number(xp.sum(xp.conj(x) * x)))
 
 
 def relative(error: float, whole: float) -> float:

@@ -38,8 +38,8 @@ class BlockTermALS(Alternating[BlockTerm]):
     random ones; of `restarts` starts, the others random, the best `finalists` after `trial_steps` sweeps go
     on until one is exact.
 
-    Choose `BlockTermGN` first: it needs ten times fewer steps. Stops (`converged`) when a sweep changes the
-    error by less than `tol` relative to it.
+    Choose `BlockTermGN` first: it needs several times fewer steps. Stops (`converged`) when a sweep changes
+    the error by less than `tol` relative to it.
 
     Cost of a sweep: O(size · T · L) for the tensor, O((T L)³) for matrices, O((T L M N)³) for the cores.
 

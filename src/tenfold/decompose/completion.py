@@ -25,7 +25,7 @@ INNER = 10
 ROUGH = 1e-2
 """The relative change of the error at which starts are compared, and a lower ridge is tried."""
 
-TRIAL = 30
+TRIAL = 10
 """Most steps of a start before it is compared, and of a trial with a lower ridge."""
 
 RIDGES = (1.0, 0.3, 0.1)
@@ -50,16 +50,17 @@ class Completing(Method[F], Generic[F]):
         ½ Σ_Ω |M - T|² + ½ λ ‖z‖²,     λ = ridge · m · ε² ‖T‖² / ‖z‖² · min(1, unknowns / entries)
 
     by Gauss-Newton steps on all factors at once. m is the share of the entries that is missing, ε the
-    relative error so far: λ is what a normal prior on the factors takes for noise of that size, large at first
-    and vanishing where the tensor has the rank. Without it, factors grow where nothing is known, and most
-    random starts fail when few entries are known. A `ridge` above about 3 draws everything to zero.
+    relative error so far: λ is what a normal prior on the factors takes for noise of that size, large at
+    first and vanishing where the tensor has the rank. Without it, factors grow where nothing is known, and
+    most random starts fail when few entries are known. A `ridge` above about 3 draws everything to zero.
 
-    Of at most `restarts` random starts, made with 1, 0.3 and 0.1 of the ridge in turn, the best is kept; there
-    are no more once one fits all entries to rounding. The ridge is lowered further as long as the error falls
-    by more than it would if what is left were noise. With noise and fewer than ten entries for each unknown,
-    half of the starts and more end in local minima: take 10 or 20. Stops (`converged`) when a step, which is up to ten Gauss-Newton steps at one λ, changes the
-    error by less than `tol` relative to it. `Fit.error` and its `trace` are over the known entries:
-    ‖M - T‖_Ω / ‖T‖_Ω.
+    Of at most `restarts` random starts, made with 1, 0.3 and 0.1 of the ridge in turn, the best is kept;
+    there are no more once one fits all entries to rounding. The ridge is lowered further as long as the error
+    falls by more than it would if what is left were noise. With noise and fewer than ten entries for each
+    unknown, half of the starts and more end in local minima: take 10 or 20.
+
+    Stops (`converged`) when a step, which is up to ten Gauss-Newton steps at one λ, changes the error by less
+    than `tol` relative to it. `Fit.error` and its `trace` are over the known entries: ‖M - T‖_Ω / ‖T‖_Ω.
 
     Steps solve (JᴴJ + λ I) p = -g by up to `cg_steps` conjugate gradients, with products that only gather
     rows and add them up, and with the inverse of the block of every row of every factor as preconditioner.
@@ -73,8 +74,8 @@ class Completing(Method[F], Generic[F]):
     """
 
     accepts: ClassVar = (Incomplete,)
-    tol: float = 1e-6
-    max_steps: int = 100
+    tol: float = 1e-5
+    max_steps: int = 50
     restarts: int = 5
     ridge: float = 1.0
     cg_steps: int = 20
@@ -95,7 +96,9 @@ class Completing(Method[F], Generic[F]):
         best = self._search(problem, generator)
         z = attached(problem, best.point, known.values)
         factors = balanced(network, problem.folded(z))
-        return Fit(self._made(network, factors), best.error, len(best.trace), best.converged, tuple(best.trace))
+        return Fit(
+            self._made(network, factors), best.error, len(best.trace), best.converged, tuple(best.trace)
+        )
 
     @abstractmethod
     def _made(self, network: Network, factors: tuple[Array, ...]) -> F:
@@ -155,7 +158,9 @@ class Completing(Method[F], Generic[F]):
         before = trace[-1] if trace else 1.0
         while not converged and len(trace) < limit:
             error = trace[-1] if trace else 1.0
-            found = search(problem.with_ridge(start.ridge * self._strength(problem, point, error, whole)), point)
+            found = search(
+                problem.with_ridge(start.ridge * self._strength(problem, point, error, whole)), point
+            )
             point = found.point
             trace.append(found.local.misfit / whole)  # type: ignore[attr-defined]
             converged = abs(before - trace[-1]) <= tol * trace[-1]
@@ -254,7 +259,10 @@ def drawn(problem: Problem, whole: float, generator: Any) -> tuple[Array, ...]:
 
 def perturbed(point: Point, generator: Any) -> Point:
     """The point and a little noise, which wakes components that a ridge has put to rest."""
-    return tuple(z + 1e-2 * norm(z) / prod(z.shape) ** 0.5 * normal(z.shape, like=z, generator=generator) for z in point)
+    return tuple(
+        z + 1e-2 * norm(z) / prod(z.shape) ** 0.5 * normal(z.shape, like=z, generator=generator)
+        for z in point
+    )
 
 
 @methods.register("completion")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tenfold.algebra import mttkrp_sweep
-from tenfold.core.arrays import Array, adjoint, epsilon, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, epsilon, namespace
 from tenfold.core.errors import OptionError
 from tenfold.core.linalg import solve_psd
 from tenfold.core.network import Network
@@ -141,7 +141,7 @@ def renewed(
         best = solve_psd(gamma, target.T).T * scale
         least = residual_norm(tensor, (*cp.matrices[:mode], best, *cp.matrices[mode + 1 :])) ** 2
     mu, rise = ridge_of(values, parts, limit**2 - least)
-    shift = mu * xp.eye(gamma.shape[0], dtype=gamma.dtype, device=gamma.device)
+    shift = mu * xp.eye(gamma.shape[0], dtype=gamma.dtype, device=device_of(gamma))
     return solve_psd(gamma + shift, target.T).T * scale, math.sqrt(max(least + rise, 0.0))
 
 

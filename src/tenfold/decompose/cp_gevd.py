@@ -51,6 +51,7 @@ def gevd(tensor: Num[Array, "*shape"], rank: int, generator: Any) -> list[Num[Ar
     turned = xp.permute_dims(tensor, tuple(order))
     bases = [leading(turned, mode, rank)[0] for mode in (0, 1)]
     core = mode_dot(mode_dot(turned, adjoint(bases[0]), 0), adjoint(bases[1]), 1)
+    core = xp.reshape(xp.reshape(core, (-1,)), core.shape)  # in the order of its modes, for all that follows
     found = _best(core, generator)
     if found is None:
         return None

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from tenfold.core.arrays import Array, constant, epsilon
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
+from tenfold.core.sparse import Sparse
 from tenfold.decompose.base import Fit, Method, methods
 from tenfold.decompose.cp_als import best_of
 from tenfold.decompose.cp_gevd import least_squares
@@ -15,6 +16,7 @@ from tenfold.decompose.cp_grams import true_error
 from tenfold.decompose.cp_init import STARTS, check_start
 from tenfold.decompose.cp_local import CPProblem
 from tenfold.decompose.cp_ridge import penalties, ridged
+from tenfold.decompose.cp_sparse import SparseSearch, sparse_gauss_newton
 from tenfold.decompose.gauss_newton import GaussNewton, Point
 from tenfold.formats import CP
 
@@ -46,6 +48,9 @@ class CPGN(Method[CP]):
     begins ("gevd", "hosvd", "slices", "random"); of several `restarts`, up to one that is exact, the best is
     kept, all but the first from random factors. The norms of a component are spread evenly over its vectors.
 
+    Sparse tensors cost a sparse MTTKRP in the place of a pass, and no memory beyond them; steps end where the
+    error is about 1e-8 of the norm, below which it cannot be told without a dense tensor.
+
     Cost of a step: 2 to 4 passes over the tensor of O(size · rank), and `cg_steps` products of
     O(order · rank² · (sum of the sizes + order · rank)); memory: at most as much as the tensor for
     intermediates, and some fifteen times the factors.
@@ -60,6 +65,7 @@ class CPGN(Method[CP]):
     """
 
     format: ClassVar = CP
+    accepts: ClassVar = (Sparse,)
     tol: float = 1e-5
     max_steps: int = 200
     start: str = "gevd"
@@ -81,12 +87,21 @@ class CPGN(Method[CP]):
     def _search(self) -> GaussNewton:
         return GaussNewton(self.max_steps, 2 * self.tol, cg_steps=self.cg_steps, damped=self.damped)
 
-    def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[CP]:
+    def _fit(self, tensor: Array | Sparse, network: Network, generator: Any) -> Fit[CP]:
+        if isinstance(tensor, Sparse):
+            return self._fit_sparse(tensor, network.ranks["R"], generator)
         rank, fixed = network.ranks["R"], constant(tensor)
         starts = [self.start] + ["random"] * (self.restarts - 1)
         fits = (self.improved(fixed, STARTS[how](fixed, rank, generator)) for how in starts)
         best = best_of(up_to_exact(fits, epsilon(fixed)))
         return replace(best, value=CP(attached(tensor, best.value.matrices)))
+
+    def _fit_sparse(self, tensor: Sparse, rank: int, generator: Any) -> Fit[CP]:
+        """The same steps over the entries alone; starts but "random" are bases of the unfoldings' ranges."""
+        starts = [self.start] + ["random"] * (self.restarts - 1)
+        searches = replace(self._search(), tol=ROUGH), self._search()
+        run = SparseSearch(*searches, self.explicit, self.ridge)
+        return best_of(sparse_gauss_newton(tensor, rank, how, run, generator) for how in starts)
 
     def improved(self, tensor: Array, factors: Sequence[Array]) -> Fit[CP]:
         """The fit from these factors on."""

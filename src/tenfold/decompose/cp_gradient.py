@@ -19,7 +19,7 @@ from tenfold.core.arrays import Array, namespace
 from tenfold.core.svd_gradient import needs_gradient
 from tenfold.decompose.cp_grams import conjugate
 from tenfold.decompose.cp_local import CPLocal, CPProblem
-from tenfold.decompose.gauss_newton import Local, Point, added, conjugate_gradients
+from tenfold.decompose.gauss_newton import Point, added, conjugate_gradients
 from tenfold.formats import CP
 
 STEPS = 300
@@ -86,10 +86,6 @@ class Curved(CPLocal):
             rest = tuple(0 * p if n == k else p for n, p in enumerate(products))
             result = added(result, rest, 1.0)
         return result
-
-    def settled(self) -> Local:
-        """As it is."""
-        return self
 
 
 class _TorchMinimum(torch.autograd.Function):

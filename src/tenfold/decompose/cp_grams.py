@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Num
 
 from tenfold.algebra import squared_residual
-from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace, root
 from tenfold.core.pieces import frobenius
 from tenfold.decompose.base import number, relative
 
@@ -64,8 +64,8 @@ def cancels(square: float, tensor: Array, whole: float) -> bool:
 
 
 def residual_norm(tensor: Array, factors: Sequence[Num[Array, "_ r"]]) -> float:
-    """‖X - M‖ from the residual."""
-    return math.sqrt(max(number(squared_residual(tensor, factors)), 0.0))
+    """‖X - M‖ from the residual; a traced array for a traced tensor."""
+    return number(root(squared_residual(tensor, factors)))
 
 
 def true_error(tensor: Array, factors: Sequence[Num[Array, "_ r"]]) -> float:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from tenfold.core.arrays import Array, constant, is_traced, namespace, normal
+from tenfold.core.arrays import Array, constant, device_of, is_traced, namespace, normal
 from tenfold.core.errors import OptionError
 from tenfold.core.leading import leading
 from tenfold.core.pieces import mode_gram
@@ -61,9 +61,8 @@ def from_slices(tensor: Array, rank: int, generator: Any) -> list[Array]:
     }
     for k in reversed(others):
         noise = normal((shape[k], best.shape[0]), like=tensor, generator=generator) * (0.1 / shape[k] ** 0.5)
-        factors[k] = (
-            xp.take(xp.eye(shape[k], dtype=tensor.dtype, device=tensor.device), at % shape[k], axis=1) + noise
-        )
+        units = xp.eye(shape[k], dtype=tensor.dtype, device=device_of(tensor))
+        factors[k] = xp.take(units, at % shape[k], axis=1) + noise
         at = at // shape[k]
     return [_widened(factors[k], rank, tensor, generator) for k in range(tensor.ndim)]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
-from tenfold.core.arrays import Array, constant, epsilon, namespace, normal
+from tenfold.core.arrays import Array, constant, device_of, epsilon, namespace, normal
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
 from tenfold.core.sparse import Sparse
@@ -22,7 +22,7 @@ STARTS = ("range", "random")
 @methods.register("cp_leverage")
 @dataclass(frozen=True)
 class CPLeverage(Method[CP]):
-    """Alternating least squares that looks at a sample of the fibres: for large tensors, above all sparse ones.
+    """Alternating least squares that looks at a sample of the fibres: for large, above all sparse tensors.
 
     Each factor solves its least-squares problem with `samples` rows of the Khatri–Rao product K of the
     others, drawn by the products of their leverage scores, which bound those of K, and with the fibres of X
@@ -35,7 +35,8 @@ class CPLeverage(Method[CP]):
     improved by `tol` relative to it for `patience` sweeps; the best sweep is kept. `Fit.error` is the true
     error over all entries, `trace` the estimates. For sparse tensors half of these entries are zeros, and the
     true error is accurate to about 1e-7 (1e-3 in float32), see `sparse_residual`. `start` is "range", random
-    combinations of random fibres, or "random"; of several `restarts` the best is kept.
+    combinations of random fibres, or "random"; of several `restarts`, all but the first random, the best is
+    kept.
 
     `samples` defaults to 2000, or 200 for each component if that is more. The error stays about
     R / (2 samples) above that of ALS; refine with `CPALS` or `CPGN` if that matters.
@@ -60,9 +61,9 @@ class CPLeverage(Method[CP]):
     format: ClassVar = CP
     accepts: ClassVar = (Sparse,)
     samples: int | None = None
-    tol: float = 1e-3
+    tol: float = 1e-4
     max_steps: int = 100
-    patience: int = 3
+    patience: int = 10
     fit_samples: int = 2**14
     start: str = "range"
     restarts: int = 1
@@ -85,11 +86,12 @@ class CPLeverage(Method[CP]):
         whole = norm(fibres.like)
         if whole == 0:
             zero = [
-                namespace(fibres.like).zeros((n, rank), dtype=tensor.dtype, device=fibres.like.device)
+                namespace(fibres.like).zeros((n, rank), dtype=tensor.dtype, device=device_of(fibres.like))
                 for n in tensor.shape
             ]
             return Fit(CP(tuple(zero)), 0.0)
-        found = [self._run(fibres, rank, whole, generator) for _ in range(self.restarts)]
+        starts = [self.start] + ["random"] * (self.restarts - 1)
+        found = [self._run(fibres, rank, whole, how, generator) for how in starts]
         best = min(found, key=lambda fit: min(fit.trace))
         if isinstance(tensor, Sparse):
             return Fit(
@@ -98,11 +100,12 @@ class CPLeverage(Method[CP]):
         error = true_error(fixed, best.value.matrices)
         return Fit(CP(attached(tensor, best.value.matrices)), error, best.steps, best.converged, best.trace)
 
-    def _run(self, fibres: Fibres, rank: int, whole: float, generator: Any) -> Fit[CP]:
+    def _run(self, fibres: Fibres, rank: int, whole: float, start: str, generator: Any) -> Fit[CP]:
         """The sweep with the least estimated error."""
         entries = fibres.some_entries(self.fit_samples, generator)
-        factors = started(fibres, rank, self.start, generator)
-        best, trace, waited, target = factors, [], 0, float("inf")
+        factors = started(fibres, rank, start, generator)
+        best, waited, target = factors, 0, float("inf")
+        trace: list[float] = []
         while waited < self.patience and len(trace) < self.max_steps:
             factors = self._swept(fibres, balanced(factors), generator)
             trace.append(relative(number(estimated_square(entries, factors)) ** 0.5, whole))
@@ -130,8 +133,8 @@ class CPLeverage(Method[CP]):
 def _single(fibres: Fibres, rank: int) -> tuple[Array, Array]:
     """The one fibre of a vector, shared evenly by the components."""
     xp = namespace(fibres.like)
-    one = xp.ones((1, rank), dtype=fibres.like.dtype, device=fibres.like.device)
-    return xp.zeros((1,), dtype=xp.asarray(0).dtype, device=fibres.like.device), one / rank
+    one = xp.ones((1, rank), dtype=fibres.like.dtype, device=device_of(fibres.like))
+    return xp.zeros((1,), dtype=xp.asarray(0).dtype, device=device_of(fibres.like)), one / rank
 
 
 def started(fibres: Fibres, rank: int, how: str, generator: Any) -> list[Array]:
@@ -143,7 +146,7 @@ def started(fibres: Fibres, rank: int, how: str, generator: Any) -> list[Array]:
 
 
 def _in_range(fibres: Fibres, mode: int, rank: int, generator: Any) -> Array:
-    """Each column a random combination of fibres, drawn by where random entries are not zero; of unit length."""
+    """Each column a random combination of fibres, those of random entries; of unit length."""
     xp = namespace(fibres.like)
     columns, _, _ = fibres.some_entries(min(20 * rank, prod(fibres.shape)), generator)
     numbers = columns[fibres.others(mode)[0]]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from tenfold.algebra import mttkrp_sweep, residual_mttkrps, squared_residual
-from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, epsilon, is_complex, namespace
 from tenfold.core.linalg import solve_psd
 from tenfold.core.pieces import frobenius
 from tenfold.decompose.base import number
@@ -129,7 +129,7 @@ class CPLocal(Local):
     def _shifted(self, shift: float) -> Array:
         h = self.explicit_gram
         xp = namespace(h)
-        return h + shift * xp.eye(h.shape[0], dtype=h.dtype, device=h.device) if shift else h
+        return h + shift * xp.eye(h.shape[0], dtype=h.dtype, device=device_of(h)) if shift else h
 
     @cached_property
     def explicit_gram(self) -> Array:
@@ -142,7 +142,7 @@ class CPLocal(Local):
         """Of modes n and k: W_nk[r, s] U_n[i, s] conj(U_k[j, r]) at (i, r), (j, s); W_n ⊗ I for n = k."""
         xp, u, v = namespace(*self.point), self.point[n], self.point[k]
         if n == k:
-            eye = xp.eye(u.shape[0], dtype=u.dtype, device=u.device)
+            eye = xp.eye(u.shape[0], dtype=u.dtype, device=device_of(u))
             block = eye[:, None, :, None] * self.others[n][None, :, None, :]
         else:
             block = self._but(n, k)[None, :, None, :] * u[:, None, None, :] * conjugate(v).T[None, :, :, None]
@@ -178,7 +178,7 @@ def shifted_inverse(matrix: Array, shift: float) -> Array:
     diagonal = xp.linalg.diagonal(matrix)
     diagonal = (xp.real(diagonal) if is_complex(diagonal) else diagonal) + shift
     scale = 1 / xp.sqrt(xp.where(diagonal > 0, diagonal, xp.ones_like(diagonal)))
-    eye = xp.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
+    eye = xp.eye(matrix.shape[0], dtype=matrix.dtype, device=device_of(matrix))
     scaled = (matrix + shift * eye) * scale[:, None] * scale
     inverse = xp.linalg.inv(scaled + matrix.shape[0] * 10 * epsilon(matrix) * eye)
     return (inverse + adjoint(inverse)) / 2 * scale[:, None] * scale

@@ -21,7 +21,7 @@ from jaxtyping import Float, Num
 
 from tenfold.algebra import khatri_rao, mttkrp_sweep, multi_mode_dot, unfold
 from tenfold.algebra.mttkrp import allowed_bytes
-from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, is_traced, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, epsilon, is_complex, is_traced, namespace
 from tenfold.core.linalg import solve_psd
 from tenfold.decompose.cp_grams import cancels, conjugate, gram, hadamard, residual_norm, square_by_parts
 
@@ -76,7 +76,7 @@ def renewed(
     diagonal = xp.real(diagonal) if is_complex(diagonal) else diagonal
     step = damping * xp.mean(diagonal)
     weights = ridge * diagonal + step
-    shifted = gamma + weights * xp.eye(gamma.shape[0], dtype=gamma.dtype, device=gamma.device)
+    shifted = gamma + weights * xp.eye(gamma.shape[0], dtype=gamma.dtype, device=device_of(gamma))
     if not safe(shifted) and _fits(tensor, factors, mode):
         return by_qr(tensor, factors, mode, weights, step)
     return solve_psd(shifted, (projected + step * factors[mode]).T).T
@@ -127,7 +127,7 @@ def by_qr(
     pairs = {k: xp.linalg.qr(f) for k, f in enumerate(factors) if k != mode}
     small = multi_mode_dot(tensor, [adjoint(q) for q, _ in pairs.values()], list(pairs))
     roots = xp.sqrt(weights)
-    below = roots * xp.eye(roots.shape[0], dtype=tensor.dtype, device=tensor.device)
+    below = roots * xp.eye(roots.shape[0], dtype=tensor.dtype, device=device_of(tensor))
     known = factors[mode] * (step / xp.where(roots > 0, roots, xp.ones_like(roots)))
     q, r = xp.linalg.qr(xp.concat([khatri_rao([r for _, r in pairs.values()]), below]))
     targets = xp.concat([unfold(small, mode), known], axis=1)

@@ -10,10 +10,13 @@ from tenfold.core.leading import improved, leading
 from tenfold.core.linalg import orthonormalise
 from tenfold.core.network import Network
 from tenfold.core.pieces import frobenius
+from tenfold.core.sparse import Sparse
 from tenfold.core.svd_gradient import needs_gradient
 from tenfold.decompose.base import Fit, Method, check_steps, check_tolerance, methods, relative, settled
 from tenfold.decompose.cuts import ranks, sequential
 from tenfold.decompose.residual import projection_error
+from tenfold.decompose.sparse_tucker import sparse_hooi
+from tenfold.decompose.train_ends import identity
 from tenfold.formats import Tucker
 
 
@@ -27,6 +30,8 @@ class HOOI(Method[Tucker]):
     fraction and lose little. The error never grows. Stops (`converged`) when a sweep lowers it by less than
     `tol` of the tensor's norm. Rarely gains more than a few per cent over ST-HOSVD. `restarts` random starts
     more, of which the best result counts, may find a better optimum where ranks are very small.
+
+    Sparse tensors are never made dense: a sweep costs O(entries · product of the other ranks) for each mode.
 
     Cost for a tensor of N entries: a sweep takes two products of O(r N), whatever the order, and little
     more. Memory: the tensor after one of these products.
@@ -42,6 +47,7 @@ class HOOI(Method[Tucker]):
     """
 
     format: ClassVar = Tucker
+    accepts: ClassVar = (Sparse,)
     tol: float = 1e-5
     max_steps: int = 50
     restarts: int = 0
@@ -52,7 +58,9 @@ class HOOI(Method[Tucker]):
         if self.restarts < 0:
             raise OptionError(f"restarts came as {self.restarts}.", "Give 0 or more.")
 
-    def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
+    def _fit(self, tensor: Array | Sparse, network: Network, generator: Any) -> Fit[Tucker]:
+        if isinstance(tensor, Sparse):
+            return sparse_hooi(tensor, network, self.tol, self.max_steps, generator)
         whole = frobenius(tensor)
         best = self._run(tensor, network, sequential(tensor, network, 0.0, leading), whole)
         for _ in range(self.restarts):
@@ -82,9 +90,12 @@ def random_start(tensor: Array, network: Network, whole: float, generator: Any) 
 
 
 def sweep(tensor: Array, value: Tucker, network: Network, *, exact: bool) -> Tucker:
-    """Renew every basis once."""
+    """Renew every basis once. Where a rank is the size of its mode, any basis is the best: the identity."""
+    sizes = [(k, n, r) for n, (k, r) in zip(tensor.shape, ranks(network), strict=True) if r is not None]
     matrices = list(value.matrices)
-    cut = [(k, r) for k, r in ranks(network) if r is not None]
+    for k, n, r in sizes:
+        matrices[k] = identity(n, tensor) if r == n else matrices[k]
+    cut = [(k, r) for k, n, r in sizes if r < n]
     core = renew(tensor, cut, matrices, exact or needs_gradient(tensor)) if cut else tensor
     return Tucker(core, tuple(matrices))
 

@@ -1,8 +1,8 @@
 """Rows of a Khatri–Rao product, drawn by how much they weigh in a least-squares problem with it.
 
 The leverage score of a row is its squared norm in an orthonormal basis of the columns. Those of a Khatri–Rao
-product are at most the products of those of its factors, so that drawing one row of each factor, independently,
-draws rows of the product without forming it.
+product are at most the products of those of its factors, so that drawing one row of each factor,
+independently, draws rows of the product without forming it.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,9 @@ def leverage(factor: Num[Array, "i r"]) -> Float[Array, " i"]:
     return scores / xp.sum(scores)
 
 
-def drawn(factors: Sequence[Num[Array, "_ r"]], count: int, generator: Any, *, certain: bool = True) -> Sample:
+def drawn(
+    factors: Sequence[Num[Array, "_ r"]], count: int, generator: Any, *, certain: bool = True
+) -> Sample:
     """`count` rows of the Khatri–Rao product of the factors by their leverage; all of them if it has no more.
 
     With `certain`, rows that would be drawn once on average are taken for certain, with weight 1, and the
@@ -106,7 +108,9 @@ def _certain(chances: Sequence[Float[Array, " _"]], least: float) -> list[Array]
     Of no factor does a row count whose chance is too small even with the best rows of all others.
     """
     best = [float(namespace(c).max(c)) for c in chances]
-    xp, found, chance = namespace(chances[0]), [], namespace(chances[0]).ones_like(chances[0][:1])
+    xp = namespace(chances[0])
+    chance = xp.ones_like(chances[0][:1])
+    found: list[Array] = []
     for k, own in enumerate(chances):
         rest = prod(best[k + 1 :])
         able = xp.nonzero(own * (float(xp.max(chance)) if chance.shape[0] else 0.0) * rest > least)[0]
@@ -121,11 +125,17 @@ def _random(chances: Sequence[Float[Array, " _"]], count: int, most: float, gene
     """Draws of a row of each factor; those with a chance above `most` are left out, they are certain."""
     xp, sizes = namespace(chances[0]), [c.shape[0] for c in chances]
     rows = [_picked(c, count, generator) for c in chances]
-    chance = prod(xp.take(c, at) for c, at in zip(chances[1:], rows[1:], strict=True)) * xp.take(chances[0], rows[0])
-    kept = xp.nonzero(chance <= most)[0]
-    numbers, first, _, times = xp.unique_all(xp.take(_number(rows, sizes), kept))
-    chance = xp.take(xp.take(chance, kept), first)
-    return Sample(numbers, _split(numbers, sizes), cast(times, chance.dtype) / (count * chance))
+    kept = xp.nonzero(_joint(chances, rows) <= most)[0]
+    numbers, times = xp.unique_counts(xp.take(_number(rows, sizes), kept))
+    found = _split(numbers, sizes)
+    chance = _joint(chances, found)
+    return Sample(numbers, found, cast(times, chance.dtype) / (count * chance))
+
+
+def _joint(chances: Sequence[Float[Array, " _"]], rows: Sequence[Int[Array, " s"]]) -> Float[Array, " s"]:
+    """The chance to draw these rows of all factors."""
+    each = [namespace(c).take(c, at) for c, at in zip(chances, rows, strict=True)]
+    return prod(each[1:], start=each[0])
 
 
 def _picked(chance: Float[Array, " i"], count: int, generator: Any) -> Int[Array, " count"]:

@@ -16,10 +16,10 @@ from tenfold.decompose.general import dense
 from tenfold.decompose.lbfgs import joined, parted
 
 UNKNOWNS = 256
-"""Up to so many unknowns steps are solved directly,"""
+"""Up to so many unknowns the Jacobian is formed, and steps are solved directly,"""
 
 ENTRIES = 2**22
-"""if the Jacobian has no more entries than these."""
+"""if it has no more entries than these."""
 
 
 def problem(tensor: Array, network: Network) -> At:
@@ -62,8 +62,19 @@ class NetworkResidual(Local):
         return DoubleLayer(self.network, self.point)
 
     def gram(self, direction: Factors) -> Factors:
-        """By the double layer."""
-        return self._double(direction)
+        """By the Jacobian where it is small enough to be formed, else by the double layer."""
+        if not self._small:
+            return self._double(direction)
+        return parted(adjoint(self._jacobian) @ (self._jacobian @ joined(direction)), direction)
+
+    @property
+    def _small(self) -> bool:
+        unknowns = self.network.numel
+        return unknowns <= UNKNOWNS and unknowns * prod(self.network.shape) <= ENTRIES
+
+    @cached_property
+    def _jacobian(self) -> Array:
+        return jacobian(self.network, self.point)
 
     @cached_property
     def _blocks(self) -> list[tuple[Array, Array]]:
@@ -86,10 +97,9 @@ class NetworkResidual(Local):
 
     def solve(self, target: Factors, shift: float) -> Factors | None:
         """By the eigenvalues of JᴴJ, where the Jacobian is small enough to be formed."""
-        unknowns = self.network.numel
-        if unknowns > UNKNOWNS or unknowns * prod(self.network.shape) > ENTRIES:
+        if not self._small:
             return None
-        xp = namespace(*target)
+        xp, unknowns = namespace(*target), self.network.numel
         w, v = self._spectrum
         kept = w > 10 * unknowns * epsilon(w) * xp.max(w)
         inverse = xp.where(kept, 1.0 / (xp.where(kept, w, 1.0) + shift), 0.0)
@@ -98,7 +108,7 @@ class NetworkResidual(Local):
     @cached_property
     def _spectrum(self) -> tuple[Array, Array]:
         """Eigenvalues and eigenvectors of JᴴJ."""
-        matrix = jacobian(self.network, self.point)
+        matrix = self._jacobian
         w, v = namespace(matrix).linalg.eigh(adjoint(matrix) @ matrix)
         return w, v
 

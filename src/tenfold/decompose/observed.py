@@ -18,7 +18,7 @@ from math import prod
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, epsilon, is_complex, namespace
 from tenfold.core.contraction import lower_contraction
 from tenfold.core.linalg import solve_psd
 from tenfold.core.network import Axes, Network
@@ -44,7 +44,7 @@ class Problem:
     ridge: float = 0.0
 
     def __call__(self, point: Point) -> "Observed":
-        """The problem at a point: one matrix for each factor, with a row for each combination of its modes."""
+        """The problem at a point: a matrix for each factor, with a row for each combination of its modes."""
         return Observed(self, point)
 
     @property
@@ -60,7 +60,9 @@ class Problem:
 
     def flat(self, factors: Sequence[Array]) -> Point:
         """Factors as matrices of rows."""
-        return tuple(_flat(f, *self._parted(axes)) for f, axes in zip(factors, self.network.factors, strict=True))
+        return tuple(
+            _flat(f, *self._parted(axes)) for f, axes in zip(factors, self.network.factors, strict=True)
+        )
 
     def folded(self, point: Point) -> tuple[Array, ...]:
         """The way back."""
@@ -150,12 +152,15 @@ class Observed(Local):
         """The rows of the point, and the ones that close the network."""
         network, z = self.problem.gathered, self.point[0]
         closing = [network.extent(f) for f in network.factors[len(self.point) :]]
-        return self.rows(self.point) + [self.xp.ones(s, dtype=z.dtype, device=z.device) for s in closing]
+        return self.rows(self.point) + [self.xp.ones(s, dtype=z.dtype, device=device_of(z)) for s in closing]
 
     @cached_property
     def _contracted(self) -> Environments:
         network = self.problem.gathered
-        targets = [Target(1 << k, (ENTRY, *self.problem.bonds_of(f))) for k, f in enumerate(self.problem.network.factors)]
+        targets = [
+            Target(1 << k, (ENTRY, *self.problem.bonds_of(f)))
+            for k, f in enumerate(self.problem.network.factors)
+        ]
         return Environments(network, targets, self.arrays)
 
     @cached_property
@@ -249,11 +254,14 @@ class Observed(Local):
         if self.problem.network.numel > EXPLICIT or self.problem.entries.nnz > BLOCKS // EXPLICIT:
             return None
         xp, jacobian = self.xp, self._explicit
-        eye = xp.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device)
+        eye = xp.eye(jacobian.shape[1], dtype=jacobian.dtype, device=device_of(jacobian))
         whole = xp.concat([xp.reshape(t, (-1,)) for t in target])
         solution = solve_psd(self._explicit_gram + (shift + self.problem.ridge) * eye, whole)
         ends = accumulate(prod(t.shape) for t in target)
-        return tuple(xp.reshape(solution[end - prod(t.shape) : end], t.shape) for t, end in zip(target, ends, strict=True))
+        return tuple(
+            xp.reshape(solution[end - prod(t.shape) : end], t.shape)
+            for t, end in zip(target, ends, strict=True)
+        )
 
     @cached_property
     def _explicit(self) -> Num[Array, "n unknowns"]:
@@ -262,7 +270,8 @@ class Observed(Local):
 
     def _columns(self, k: int) -> Num[Array, "n unknowns"]:
         z, xp = self.point[k], self.xp
-        chosen = xp.take(xp.eye(z.shape[0], dtype=z.dtype, device=z.device), self.problem.labels[k], axis=0)
+        eye = xp.eye(z.shape[0], dtype=z.dtype, device=device_of(z))
+        chosen = xp.take(eye, self.problem.labels[k], axis=0)
         return xp.reshape(chosen[:, :, None] * self.environment(k)[:, None, :], (chosen.shape[0], -1))
 
     @cached_property
@@ -301,7 +310,7 @@ class Observed(Local):
         if block.ndim == 2:
             return 1.0 / (block + (shift + _floor(block)))
         diagonal = xp.linalg.diagonal(block)
-        eye = xp.eye(width, dtype=block.dtype, device=block.device)
+        eye = xp.eye(width, dtype=block.dtype, device=device_of(block))
         tiny = _floor(xp.real(diagonal) if is_complex(diagonal) else diagonal)
         return xp.linalg.inv(block + (shift + tiny) * eye)
 

@@ -1,7 +1,7 @@
 """How the factors of a fit to listed entries depend on the entries, without unrolling the iteration.
 
-At a minimum z the gradient Jᴴ (M(z) - t) stays 0, so that z moves with the entries t by (JᴴJ)⁺ Jᴴ dt; the part
-of the Hessian that comes from the residual is left out, as Gauss and Newton do.
+At a minimum z the gradient Jᴴ (M(z) - t) stays 0, so that z moves with the entries t by (JᴴJ)⁺ Jᴴ dt; the
+part of the Hessian that comes from the residual is left out, as Gauss and Newton do.
 """
 
 from typing import Any
@@ -29,7 +29,9 @@ class _Minimum(torch.autograd.Function):
     """The point, with J (JᴴJ)⁺ as the way back."""
 
     @staticmethod
-    def forward(ctx: Any, problem: Problem, values: torch.Tensor, *point: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx: Any, problem: Problem, values: torch.Tensor, *point: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         """Copies of the factors."""
         ctx.problem = problem
         ctx.save_for_backward(*point)

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtyping import Float, Int, Num
 
-from tenfold.core.arrays import Array, cast, is_complex, namespace
+from tenfold.core.arrays import Array, cast, device_of, is_complex, namespace
 from tenfold.core.segments import Segments
 from tenfold.core.sparse import Sparse
 from tenfold.decompose.leverage import Sample, uniform
@@ -26,7 +26,7 @@ class Fibres(ABC):
 
     @abstractmethod
     def some_entries(self, count: int, generator: Any) -> tuple[list[Array], Array, Array]:
-        """Random entries: their indices, values and what each counts; their total is the number of entries."""
+        """Random entries: their indices, values and what each counts, in total the number of entries."""
 
     def others(self, mode: int) -> list[int]:
         """All modes but one."""
@@ -45,17 +45,23 @@ class DenseFibres(Fibres):
         xp, size = namespace(basis), self.shape[mode]
         stride = prod(self.shape[mode + 1 :])
         first = numbers // stride * (stride * size) + numbers % stride
-        steps = stride * xp.arange(size, dtype=numbers.dtype, device=numbers.device)
+        steps = stride * xp.arange(size, dtype=numbers.dtype, device=device_of(numbers))
         at = xp.reshape(steps[:, None] + first[None, :], (-1,))
-        return xp.reshape(xp.take(self.flat, at), (size, -1)) @ (xp.conj(basis) if is_complex(basis) else basis)
+        return xp.reshape(xp.take(self.flat, at), (size, -1)) @ (
+            xp.conj(basis) if is_complex(basis) else basis
+        )
 
     def some_entries(self, count: int, generator: Any) -> tuple[list[Array], Array, Array]:
         """All of them if there are no more than `count`, otherwise uniformly drawn ones."""
         xp, total = namespace(self.flat), prod(self.shape)
         if total <= count:
-            at = xp.arange(total, device=self.flat.device)
+            at = xp.arange(total, device=device_of(self.flat))
         else:
-            draws = uniform(count, like=self.flat if not is_complex(self.flat) else xp.real(self.flat), generator=generator)
+            draws = uniform(
+                count,
+                like=self.flat if not is_complex(self.flat) else xp.real(self.flat),
+                generator=generator,
+            )
             at = xp.clip(cast(xp.floor(draws * total), xp.asarray(0).dtype), 0, total - 1)
         weight = xp.ones_like(xp.abs(xp.take(self.flat, at))) * (total / at.shape[0])
         return indices_of(at, self.shape), xp.take(self.flat, at), weight
@@ -85,9 +91,9 @@ class SparseFibres(Fibres):
         order, keys = self.sorted_fibres(mode)
         start, stop = xp.searchsorted(keys, numbers), xp.searchsorted(keys, numbers, side="right")
         found = stop - start
-        which = xp.repeat(xp.arange(numbers.shape[0], device=numbers.device), found)
+        which = xp.repeat(xp.arange(numbers.shape[0], device=device_of(numbers)), found)
         before = xp.cumulative_sum(found) - found
-        step = xp.arange(which.shape[0], device=numbers.device) - xp.take(before, which)
+        step = xp.arange(which.shape[0], device=device_of(numbers)) - xp.take(before, which)
         entry = xp.take(order, xp.take(start, which) + step)
         rows = xp.take(self.tensor.columns[mode], entry)
         conjugated = xp.conj(basis) if is_complex(basis) else basis
@@ -106,7 +112,7 @@ class SparseFibres(Fibres):
             return listed, values, weight
         share = (total - tensor.nnz) / zeros.shape[0]
         joined = [xp.concat([a, cast(b, a.dtype)]) for a, b in zip(listed, columns, strict=True)]
-        none = xp.zeros((zeros.shape[0],), dtype=values.dtype, device=values.device)
+        none = xp.zeros((zeros.shape[0],), dtype=values.dtype, device=device_of(values))
         weights = xp.concat([weight, xp.ones_like(xp.abs(none)) * share])
         return joined, xp.concat([values, none]), weights
 
@@ -114,7 +120,7 @@ class SparseFibres(Fibres):
         xp, nnz = namespace(self.like), self.tensor.nnz
         real = xp.abs(self.like[:1])
         if nnz <= count:
-            at = xp.arange(nnz, device=self.like.device)
+            at = xp.arange(nnz, device=device_of(self.like))
         else:
             at = cast(xp.floor(uniform(count, like=real, generator=generator) * nnz), xp.asarray(0).dtype)
             at = xp.clip(at, 0, nnz - 1)
@@ -127,13 +133,15 @@ class SparseFibres(Fibres):
         xp, total = namespace(self.like), prod(self.shape)
         modes = range(len(self.shape))
         if total <= count:
-            at = xp.arange(total, device=self.like.device)
+            at = xp.arange(total, device=device_of(self.like))
             columns = indices_of(at, self.shape)
         else:
             real = xp.abs(self.like[:1])
             integer = xp.asarray(0).dtype
             draws = [uniform(count, like=real, generator=generator) * n for n in self.shape]
-            columns = [xp.clip(cast(xp.floor(d), integer), 0, n - 1) for d, n in zip(draws, self.shape, strict=True)]
+            columns = [
+                xp.clip(cast(xp.floor(d), integer), 0, n - 1) for d, n in zip(draws, self.shape, strict=True)
+            ]
         keys = xp.sort(self.tensor.keys(modes))
         number = Sparse(xp.stack(columns, axis=1), columns[0] * 0.0, self.shape).keys(modes)
         low, high = xp.searchsorted(keys, number), xp.searchsorted(keys, number, side="right")
@@ -155,9 +163,7 @@ def fibres_of(tensor: Array | Sparse) -> Fibres:
     return SparseFibres(tensor.coalesced) if isinstance(tensor, Sparse) else DenseFibres(tensor)
 
 
-def estimated_square(
-    entries: tuple[list[Array], Array, Array], factors: list[Array]
-) -> Float[Array, ""]:
+def estimated_square(entries: tuple[list[Array], Array, Array], factors: list[Array]) -> Float[Array, ""]:
     """‖X - M‖² as far as the entries tell."""
     columns, values, weights = entries
     xp = namespace(values)
@@ -166,9 +172,7 @@ def estimated_square(
     return xp.sum(weights * xp.abs(values - model) ** 2)
 
 
-def sampled_solution(
-    fibres: Fibres, factors: list[Array], mode: int, sample: Sample
-) -> Num[Array, "i r"]:
+def sampled_solution(fibres: Fibres, factors: list[Array], mode: int, sample: Sample) -> Num[Array, "i r"]:
     """The factor of a mode from the sampled rows of its least-squares problem, by QR and the pseudo-inverse.
 
     min Σ_s w_s ‖x_s - A z_s‖² over the rows z_s of the Khatri–Rao product and the fibres x_s.

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, namespace
+from tenfold.core.arrays import Array, namespace, root
 from tenfold.core.network import Network
 from tenfold.core.svd import fix_signs, rank_within
 from tenfold.core.svd_gradient import left_svd
@@ -44,9 +44,8 @@ class SlicedSVD(Method[SlicedLowRank]):
         xp, whole = namespace(s), norm(s)
         together = xp.linalg.vector_norm(s, axis=0)
         rank = rank_within(network.ranks["R"], together, self.tol * whole if self.tol > 0 else 0.0)
-        kept = s[:, :rank]
-        root = xp.where(kept > 0, xp.sqrt(xp.where(kept > 0, kept, 1.0)), 0.0)
-        value = SlicedLowRank(u[:, :, :rank] * root[:, None, :], root[:, :, None] * vh[:, :rank, :])
+        half = root(s[:, :rank])
+        value = SlicedLowRank(u[:, :, :rank] * half[:, None, :], half[:, :, None] * vh[:, :rank, :])
         return Fit(value, relative(norm(s[:, rank:]), whole))
 
 

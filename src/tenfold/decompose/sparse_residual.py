@@ -21,8 +21,8 @@ def sparse_residual(tensor: Sparse, value: Format) -> float:
     """‖tensor - value‖: over the entries that are listed, plus what the model has where the tensor is zero.
 
     The second part is ‖M‖² - Σ |M|² over the listed entries. Where the error is small this cancels, and below
-    about 1e-7 of the norm (1e-3 in float32) it is rounding; tensors of up to 2²⁷ entries are then gone through
-    slab by slab, and for larger ones the result says no more than that the error is below about that size.
+    about 1e-7 of the norm (1e-3 in float32) it is rounding; tensors of up to 2²⁷ entries are then gone
+    through slab by slab, and for larger ones the result says no more than that the error is below that.
 
     >>> import numpy as np
     >>> from tenfold.formats import CP
@@ -76,5 +76,9 @@ def _beside(tensor: Sparse, value: Format, where: tuple[slice, ...]) -> float:
     starts = [part.indices(n)[0] for part, n in zip(where, tensor.shape, strict=False)]
     offset = xp.asarray([*starts, *[0] * (tensor.ndim - len(starts))], dtype=tensor.indices.dtype)
     slab = value[where].dense()
-    here = Sparse(xp.take(tensor.indices, chosen, axis=0) - offset, xp.ones_like(xp.take(tensor.values, chosen)), tuple(slab.shape))
+    here = Sparse(
+        xp.take(tensor.indices, chosen, axis=0) - offset,
+        xp.ones_like(xp.take(tensor.values, chosen)),
+        tuple(slab.shape),
+    )
     return frobenius(slab * (1 - here.dense()))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenfold.core.arrays import Array, adjoint, namespace, normal
+from tenfold.core.arrays import Array, adjoint, namespace, normal, root
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
 from tenfold.core.svd import fix_signs, rank_within, truncated_svd
@@ -91,6 +91,5 @@ class RandomizedSVD(Method[LowRank]):
 
 def balanced(u: Array, s: Array, vh: Array) -> LowRank:
     """U sqrt(S) and sqrt(S) Vᴴ."""
-    xp = namespace(s)
-    root = xp.where(s > 0, xp.sqrt(xp.where(s > 0, s, 1.0)), 0.0)  # has a derivative of 0 at 0
-    return LowRank(u * root, root[:, None] * vh)
+    half = root(s)
+    return LowRank(u * half, half[:, None] * vh)

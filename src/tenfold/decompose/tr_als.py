@@ -20,15 +20,15 @@ class TRALS(Alternating[TensorRing]):
     for the core G as a matrix of (own mode) × (left bond · right bond). Bᴴ B is the product of r² × r²
     transfer matrices of the other cores, T Bᴴ a planned contraction that shares partial results over a sweep.
 
-    A ring has local minima even where the tensor has its ranks: about one start in three ends in one for
-    ranks 2 to 3. So several starts are tried: TR-SVD (`start="svd"`) or random cores, then `restarts` - 1
-    random ones get `trial_steps` sweeps each, and the best `finalists` go on until one is exact. Stops
-    (`converged`) when a sweep changes the error by less than `tol` relative to it.
+    A ring has local minima even where the tensor has its ranks: of 30 random starts on exact rings of ranks 2
+    and 3, between 8 and 21 ended in one. So several starts are tried: TR-SVD (`start="svd"`) or random cores,
+    then `restarts` - 1 random ones get `trial_steps` sweeps each, and the best `finalists` go on until one is
+    exact. Stops (`converged`) when a sweep changes the error by less than `tol` relative to it.
 
     Choose it for given ranks; `TRSVD` for a tolerance; `NetworkGN("tr")` where it creeps, and for the last
     digits.
 
-    Cost of a sweep: O(size · r²) for the tensor, read about twice, and O(order · n · r⁴ + order · r⁶).
+    Cost of a sweep: O(size · r²) for the tensor, read two to six times, and O(order · n · r⁴ + order · r⁶).
 
     Source: Wang, Aggarwal & Aeron, ICCV 2017; Zhao, Zhou, Xie, Zhang & Cichocki 2016, algorithm 2,
     arXiv:1606.05535.

@@ -17,7 +17,16 @@ from typing import Any
 from jaxtyping import Float
 
 from tenfold.algebra import multi_mode_dot
-from tenfold.core.arrays import Array, adjoint, cast_like, epsilon, is_complex, namespace, to_compute
+from tenfold.core.arrays import (
+    Array,
+    adjoint,
+    cast_like,
+    device_of,
+    epsilon,
+    is_complex,
+    namespace,
+    to_compute,
+)
 from tenfold.core.errors import OptionError, ShapeError
 from tenfold.core.linalg import gram_accuracy
 from tenfold.decompose.base import Fit, Method
@@ -40,7 +49,7 @@ class Root:
     def moment(self) -> Float[Array, "n n"]:
         """rootᴴ root."""
         m = self.undamped
-        return m + self.shift * namespace(m).eye(m.shape[0], dtype=m.dtype, device=m.device)
+        return m + self.shift * namespace(m).eye(m.shape[0], dtype=m.dtype, device=device_of(m))
 
     @cached_property
     def _eigen(self) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
@@ -89,7 +98,7 @@ def root_of(moment: Float[Array, "n n"], damping: float = 1e-4) -> Root:
     xp, m = namespace(moment), to_compute(moment)
     m = (m + adjoint(m)) / 2
     mean = xp.linalg.trace(xp.real(m) if is_complex(m) else m) / m.shape[0]
-    eye = xp.eye(m.shape[0], dtype=m.dtype, device=m.device)
+    eye = xp.eye(m.shape[0], dtype=m.dtype, device=device_of(m))
     return Root(xp.where(mean > 0, m, eye), damping * xp.where(mean > 0, mean, xp.ones_like(mean)))
 
 

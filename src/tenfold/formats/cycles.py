@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tenfold.algebra import outer
-from tenfold.core.arrays import Array, epsilon, namespace
+from tenfold.core.arrays import Array, device_of, epsilon, namespace
 from tenfold.core.network import Axis, Network
 from tenfold.formats.base import General
 from tenfold.formats.branches import branches, holders_of, is_tree, opened, path_between, spanning, top
@@ -216,7 +216,7 @@ def _fused(array: Array, axis: int, into: int) -> Array:
 def _widened(array: Array, first: int, second: int, size: int) -> Array:
     """The factor with a new index that runs through it, as the faster part of two of its axes."""
     xp = namespace(array)
-    eye = xp.eye(size, dtype=array.dtype, device=array.device)
+    eye = xp.eye(size, dtype=array.dtype, device=device_of(array))
     wide = outer([array, eye])
     extra = {first: wide.ndim - 2, second: wide.ndim - 1}
     order = [n for k in range(array.ndim) for n in ((k, extra[k]) if k in extra else (k,))]

@@ -41,7 +41,7 @@ def bonds_of(factors: Sequence[Axes]) -> Axes:
 
 def graph_for(cls: "type[Factored]", order: int, static: Mapping[str, Any]) -> tuple[Axes, ...]:
     """The axes of the format of this order."""
-    graph = _axes(cls, order, tuple(static.items()))
+    graph = _axes(cls, order, tuple(static.items()), repr(static))
     if len(modes_of(graph)) != order:
         raise ShapeError(f"{cls.__name__} does not hold tensors of order {order}.", "Use another format.")
     return graph
@@ -69,13 +69,16 @@ def graph_of(
 
 def _graph_if_any(cls: "type[Factored]", order: int, static: tuple[tuple[str, Any], ...]) -> tuple[Axes, ...]:
     try:
-        return _axes(cls, order, static)
+        return _axes(cls, order, static, repr(static))
     except ShapeError:
         return ()
 
 
 @lru_cache(maxsize=4096)
-def _axes(cls: "type[Factored]", order: int, static: tuple[tuple[str, Any], ...]) -> tuple[Axes, ...]:
+def _axes(
+    cls: "type[Factored]", order: int, static: tuple[tuple[str, Any], ...], spelled: str
+) -> tuple[Axes, ...]:
+    """The axes, remembered; `spelled` tells 2 from 2.0, which the format may refuse."""
     return cls.axes(order, **dict(static))
 
 

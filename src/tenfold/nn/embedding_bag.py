@@ -49,6 +49,9 @@ class FactorizedEmbeddingBag(FactorizedTable):
     sums and means the rows are added up as soon as each index is looked up, and only sums go through the
     steps that are left: of a table of low rank the rows of the left factor are added up.
 
+    `scale_grad_by_freq` divides by how often an index is in the batch, as torch documents it and its
+    embedding does it; torch's own bag (2.13, on a CPU) divides by the count of another index.
+
     >>> layer = FactorizedEmbeddingBag(1000, 64, rank=8, mode="sum")
     >>> layer(torch.tensor([[2, 7, 2]])).shape, layer.program.kinds
     (torch.Size([1, 64]), ('gather and bag', 'merge'))

@@ -1,0 +1,145 @@
+"""Methods of fixed steps under the transformations of JAX."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tenfold.algebra import contract, khatri_rao, mode_dot, mttkrp, multi_mode_dot, unfold
+from tenfold.core.errors import UnsupportedError
+from tenfold.core.linalg import orthonormalise, solve_psd
+from tenfold.decompose import CPALS, HOSVD, STHOSVD, TTSVD, Fit, TruncatedSVD, methods
+from tenfold.formats import CP, TensorTrain
+from tenfold.testing.formats import SHAPES, holds
+from tenfold.testing.libraries import LIBRARIES
+
+jax = pytest.importorskip("jax")
+jnp = jax.numpy
+LIBRARIES["jax"]  # switches 64-bit numbers on
+
+FIXED = ("svd", "randomized_svd", "sliced_svd", "hosvd", "st_hosvd", "tt_svd")
+LARGER = ("randomized_hosvd", "randomized_tt", "kronecker_svd", "tr_svd", "ht_svd")
+NAMES = [*FIXED, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)]
+
+
+def noise(name: str) -> Any:
+    order = next(o for o in (3, 4, 2) if holds(methods[name].format, o))
+    return jnp.asarray(np.random.default_rng(0).standard_normal(SHAPES[order]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jit_gives_what_the_method_gives(name: str) -> None:
+    def fit(x: Any) -> Fit[Any]:
+        return methods[name]().fit(x, 2, generator=0)
+
+    x = noise(name)
+    plain, compiled = fit(x), jax.jit(fit)(x)
+    assert type(compiled.value) is type(plain.value) and compiled.value.ranks == plain.value.ranks
+    np.testing.assert_allclose(compiled.value.dense(), plain.value.dense(), atol=1e-10)
+    assert compiled.error.shape == () and abs(float(compiled.error) - plain.error) < 1e-10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_fits_every_tensor_of_a_batch(name: str) -> None:
+    def dense(x: Any) -> Any:
+        return methods[name]().fit(x, 2, generator=0).value.dense()
+
+    x = noise(name)
+    batch = jnp.stack([x, jnp.flip(x)])
+    np.testing.assert_allclose(jax.vmap(dense)(batch)[1], dense(batch[1]), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_pytorch(name: str) -> None:
+    x = noise(name)
+    ours = jax.grad(lambda x: (methods[name]().fit(x, 2, generator=0).value.dense() ** 3).sum())(x)
+    if name.startswith("randomized"):  # other numbers are drawn
+        assert np.all(np.isfinite(ours))
+        return
+    leaf = torch.from_numpy(np.array(x)).requires_grad_()
+    loss = (methods[name]().fit(leaf, 2, generator=0).value.dense() ** 3).sum()
+    np.testing.assert_allclose(ours, torch.autograd.grad(loss, leaf)[0], atol=1e-8)
+
+
+def test_the_error_has_a_gradient() -> None:
+    x = noise("svd")
+    slope = jax.grad(lambda t: TruncatedSVD().fit(x + t * jnp.flip(x), 2).error)(0.0)
+    values = [TruncatedSVD().fit(x + t * jnp.flip(x), 2).error for t in (-1e-6, 1e-6)]
+    assert float(slope) == pytest.approx((values[1] - values[0]) / 2e-6, rel=1e-4)
+
+
+def test_gradients_at_a_zero_tensor_are_finite() -> None:
+    zero = jnp.zeros((4, 5, 6))
+    for method in (STHOSVD(), TTSVD()):
+        fit = jax.jit(lambda x, m=method: m.fit(x, 2))
+        gradient = jax.grad(lambda x, f=fit: f(x).error + f(x).value.dense().sum())(zero)
+        assert np.all(np.isfinite(gradient)) and float(fit(zero).error) == 0.0
+
+
+def test_algebra_is_traceable() -> None:
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 5)))
+    factors = [jnp.ones((n, 2)) * jnp.arange(1.0, n + 1)[:, None] for n in x.shape]
+
+    def everything(x: Any, factors: Any) -> Any:
+        gram = factors[0].T @ factors[0] + jnp.eye(2)
+        return (
+            unfold(x, 1),
+            mode_dot(x, factors[2].T, 2),
+            multi_mode_dot(x, factors, adjoint=True),
+            mttkrp(x, factors, 1),
+            khatri_rao(factors),
+            contract("i j k, i r, j r -> k r", x, *factors[:2]),
+            orthonormalise(factors[2]),
+            solve_psd(gram, factors[0].T),
+        )
+
+    plain, compiled = everything(x, factors), jax.jit(everything)(x, factors)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(compiled), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+    for leaf in jax.tree.leaves(jax.grad(lambda x: mttkrp(x, factors, 0).sum())(x)):
+        assert np.all(np.isfinite(leaf))
+
+
+def test_als_goes_on_for_all_its_steps() -> None:
+    x = CP.random((4, 5, 6), 2, like=jnp.zeros(()), generator=1).dense()
+    method = CPALS(tol=0.0, max_steps=5, start="random")
+    plain = method.fit(x, 2, generator=0)
+    compiled = jax.jit(lambda x: method.fit(x, 2, generator=0))(x)
+    assert len(compiled.trace) == 5
+    np.testing.assert_allclose(compiled.value.dense(), plain.value.dense(), atol=1e-8)
+
+
+def test_a_solution_of_a_singular_system_has_a_gradient() -> None:
+    a = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2)))
+
+    def loss(a: Any) -> Any:
+        wide = jnp.concatenate([a, a], axis=1)  # rank 2 of 4, twice
+        return (solve_psd(wide.T @ wide, wide.T @ jnp.ones((3, 1))) ** 2).sum()
+
+    gradient = jax.grad(loss)(a)
+    step = 1e-6
+    for i, j in ((0, 0), (2, 1)):
+        rise = (loss(a.at[i, j].add(step)) - loss(a.at[i, j].add(-step))) / (2 * step)
+        assert float(gradient[i, j]) == pytest.approx(float(rise), rel=1e-4)
+
+
+def test_fits_and_formats_are_trees() -> None:
+    fit = STHOSVD()(noise("st_hosvd"), (2, 2, None))
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, fit)
+    assert doubled.error == 2 * fit.error and doubled.steps == fit.steps
+    np.testing.assert_allclose(doubled.value.core, 2 * fit.value.core)
+    train = TensorTrain((jnp.ones((3, 2)), jnp.ones((2, 4))))
+    assert float(jax.jit(lambda t: t.norm())(train)) == pytest.approx(4 * 3**0.5)
+
+
+@pytest.mark.parametrize("method", [HOSVD(tol=0.1), TTSVD(tol=0.1), TruncatedSVD(tol=0.1)], ids=str)
+def test_a_tolerance_is_refused_where_values_are_not_known(method: Any) -> None:
+    x = noise("svd" if isinstance(method, TruncatedSVD) else "hosvd")
+    with pytest.raises(UnsupportedError, match=r"choices by values|chooses ranks by values"):
+        jax.jit(lambda x: method.fit(x).value.dense())(x)
+
+
+def test_a_method_that_chooses_by_values_says_so() -> None:
+    with pytest.raises(UnsupportedError, match="makes choices by values, which a traced array"):
+        jax.jit(lambda x: methods["cp_gn"]().fit(x, 2, generator=0).value.dense())(noise("hosvd"))
