@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tenfold.decompose import CPALS, STHOSVD, TTSVD
+from tenfold.decompose import CPD, STHOSVD, TTSVD
 
 
 def main() -> None:
@@ -10,7 +10,7 @@ def main() -> None:
     x, y, z = np.meshgrid(grid, grid, grid, indexing="ij")
     tensor = 1 / (1 + x + y + z)
 
-    for method, ranks in ((STHOSVD(tol=1e-6), None), (TTSVD(tol=1e-6), None), (CPALS(max_steps=200), 4)):
+    for method, ranks in ((STHOSVD(tol=1e-6), None), (TTSVD(tol=1e-6), None), (CPD(), 4)):
         fit = method(tensor, ranks, generator=0)
         kept = fit.value.numel / tensor.size
         print(f"{type(method).__name__:8} ranks {fit.value.ranks}, {kept:.2%} kept, error {fit.error:.1e}")

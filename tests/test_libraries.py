@@ -1,6 +1,8 @@
 """Every array library gives the same numbers: differences of at most 1e-10 in 64 bits."""
 
+import doctest
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from tenfold.testing.compare import assert_equal, to_numpy
 from tenfold.testing.formats import SHAPES, holds
 from tenfold.testing.libraries import LIBRARIES
 
-OTHERS = [name for name in LIBRARIES if name != "numpy"]
+GPU = pytest.mark.gpu
+OTHERS = [pytest.param(name, marks=GPU if name == "cupy" else ()) for name in LIBRARIES if name != "numpy"]
 DTYPES = ["float64", "complex128"]
 
 OPERATIONS: dict[str, Callable[[Format], Any]] = {
@@ -65,15 +68,15 @@ def test_operations_of_formats_agree(name: str, library: str, dtype: str) -> Non
 QUICK = ("tt_svd", "st_hosvd", "svd", "kronecker_svd")
 """Methods that are compared in JAX by default: it compiles every operation for every shape."""
 PAIRS = [
-    pytest.param(name, library, marks=pytest.mark.slow if library == "jax" and name not in QUICK else ())
+    pytest.param(name, library, marks=pytest.mark.slow if library == "jax" and name not in QUICK else marks)
     for name in methods
-    for library in OTHERS
+    for (library,), marks in ((other.values, other.marks) for other in OTHERS)
 ]
 
 
 def tensor_for(name: str) -> np.ndarray:
     """Noise of a shape that the method's format holds."""
-    shape = SHAPES[next(o for o in (3, 4, 2) if holds(methods[name].format, o))]
+    shape = SHAPES[next(o for o in (3, 4, 2) if holds(methods[name]().format, o))]
     return np.random.default_rng(0).standard_normal(shape)
 
 
@@ -111,3 +114,11 @@ def test_linear_algebra_agrees(library: str, dtype: str) -> None:
     u, s, vh, error = randomized_svd(a, 4, generator=0)
     near((u * s) @ vh, x, f"randomized_svd in {library}")
     assert float(error) < 1e-12 and rank_for_tolerance(s, 1e-6) == 4
+
+
+def test_the_examples_of_the_documentation_run() -> None:
+    for package in ("jax", "dask"):
+        pytest.importorskip(package)
+    guide = Path(__file__).parent.parent / "docs" / "array_libraries.md"
+    failed, tried = doctest.testfile(str(guide), module_relative=False)
+    assert tried > 10 and failed == 0

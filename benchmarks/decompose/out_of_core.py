@@ -31,7 +31,7 @@ from tenfold.formats import Format, Tucker
 
 BOUND = 4 * 10**9
 RANK = 20
-METHODS = ("tt_svd", "st_hosvd", "hosvd", "randomized_hosvd", "randomized_tt_svd")
+METHODS = ("tt_svd", "st_hosvd", "hosvd", "randomized_hosvd", "randomized_tt")
 
 
 @dataclass

@@ -28,7 +28,7 @@ def library(request):
     return Library(request.param)
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", list(LIBRARIES))
 @pytest.mark.parametrize("shape", [(4, 3), (5, 4, 3, 2)])
 def test_mttkrp_is_the_unfolding_times_khatri_rao_on_every_library(name, shape):
     library = Library(name)

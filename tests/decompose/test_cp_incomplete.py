@@ -33,7 +33,6 @@ def test_a_tenth_of_the_entries_give_all(seed: int) -> None:
     assert all(b < a for a, b in zip(fit.trace, fit.trace[1:], strict=False) if a > 1e-12)
 
 
-@pytest.mark.slow
 def test_a_twentieth_of_the_entries_give_all() -> None:
     x = CP.random((30, 30, 30), 4, like=np.zeros(()), generator=0).dense()
     fit = CPIncomplete(restarts=20)(known(x, 0.05), 4, generator=0)

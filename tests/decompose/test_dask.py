@@ -13,7 +13,16 @@ from tenfold.core import chunked, leading_passes, passes
 from tenfold.core.errors import UnsupportedError, WeightError
 from tenfold.core.linalg import truncated_svd
 from tenfold.core.sparse import Sparse
-from tenfold.decompose import CPALS, HOSVD, STHOSVD, TTSVD, Method, methods
+from tenfold.decompose import (
+    CPALS,
+    HOSVD,
+    STHOSVD,
+    TTSVD,
+    Method,
+    RandomizedHOSVD,
+    RandomizedTTSVD,
+    methods,
+)
 from tenfold.formats import Tucker
 
 dask = pytest.importorskip("dask")
@@ -142,6 +151,38 @@ def test_modes_that_are_whole_and_ranks_that_are_full_stream(small_memory: None)
     np.testing.assert_allclose(found.value.dense(), expected.value.dense(), atol=1e-10)
 
 
+RANDOMIZED = [RandomizedHOSVD(oversampling=5), RandomizedTTSVD(oversampling=5, power_iterations=0)]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("chunks", LAYOUTS, ids=str)
+@pytest.mark.parametrize("noise", [0.1, 1e-6, 0.0])
+@pytest.mark.parametrize("method", RANDOMIZED, ids=lambda m: type(m).__name__)
+def test_randomized_streams_are_nearly_as_good(
+    small_memory: None, method: Method[Any], noise: float, chunks: Any, dtype: str
+) -> None:
+    x = tensor(noise, dtype=dtype)
+    found, best = method.fit(da.from_array(x, chunks=chunks), 3, generator=0), STHOSVD().fit(x, 3)
+    true = np.linalg.norm(x - found.value.dense().compute()) / np.linalg.norm(x)
+    assert abs(found.error - true) < 1e-10 and found.error <= 1.5 * best.error + 1e-12
+    again = method.fit(da.from_array(x, chunks=chunks), 3, generator=0)
+    np.testing.assert_array_equal(found.value.factors[0], again.value.factors[0])
+
+
+def test_randomized_streams_keep_a_tolerance(small_memory: None) -> None:
+    x = da.from_array(tensor(1e-3), chunks=10)
+    for method in (RandomizedHOSVD(tol=2e-3), RandomizedTTSVD(tol=2e-3)):
+        found = method.fit(x, generator=0)
+        assert set(found.value.ranks.values()) == {3} and found.error <= 2e-3
+
+
+def test_a_random_basis_takes_two_passes_and_one_for_each_power(small_memory: None) -> None:
+    for powers, chunks in ((0, (4, 21, 22)), (1, (20, 21, 4))):
+        counted = Counted(tensor(0.1), chunks)
+        RandomizedHOSVD(oversampling=2, power_iterations=powers).fit(counted.array, 3, generator=0)
+        assert counted.passes == 2 + powers
+
+
 def test_passes_over_the_data_are_few(small_memory: None) -> None:
     for method, chunks, most in [
         (STHOSVD(), (20, 21, 4), 2),
@@ -243,7 +284,7 @@ print(json.dumps({"bytes": x.nbytes, "held": peak() - start, "error": error}))
 """
 
 
-@pytest.mark.parametrize("name", ["tt_svd", "st_hosvd"])
+@pytest.mark.parametrize("name", ["tt_svd", "st_hosvd", "randomized_hosvd"])
 def test_a_large_tensor_needs_a_fraction_of_its_memory(name: str) -> None:
     command = [sys.executable, "-c", LARGE, name]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)

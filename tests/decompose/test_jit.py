@@ -24,7 +24,7 @@ NAMES = [*FIXED, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER
 
 
 def noise(name: str) -> Any:
-    order = next(o for o in (3, 4, 2) if holds(methods[name].format, o))
+    order = next(o for o in (3, 4, 2) if holds(methods[name]().format, o))
     return jnp.asarray(np.random.default_rng(0).standard_normal(SHAPES[order]))
 
 

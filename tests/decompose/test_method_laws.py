@@ -27,6 +27,7 @@ from tenfold.decompose import (
 )
 from tenfold.formats import CP, TensorTrain, Tucker
 from tenfold.testing import check_method
+from tenfold.testing.libraries import LIBRARIES
 
 EXACT: dict[str, Method[Any]] = {
     "cp_als": CPALS(tol=1e-4, max_steps=1000, restarts=3),
@@ -47,6 +48,21 @@ LIKES = [np.zeros(()), torch.zeros((), dtype=torch.float64)]
 @pytest.mark.parametrize("name", methods)
 def test_method_obeys_every_law(name: str, like: Any) -> None:
     check_method(methods[name](), like=like, exact=EXACT.get(name))
+
+
+QUICK = ("svd", "st_hosvd")
+"""Methods that are checked with JAX by default: it compiles every operation for every shape."""
+FURTHER = [
+    pytest.param(name, library, marks=() if name in QUICK else pytest.mark.slow)
+    for name in methods
+    for library in LIBRARIES
+    if library not in ("numpy", "torch", "cupy")
+]
+
+
+@pytest.mark.parametrize("name, library", FURTHER)
+def test_method_obeys_every_law_on_other_libraries(name: str, library: str) -> None:
+    check_method(methods[name](), like=LIBRARIES[library], exact=EXACT.get(name))
 
 
 @pytest.mark.parametrize("name", methods)

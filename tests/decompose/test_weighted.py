@@ -39,7 +39,7 @@ def test_other_formats_come_closer_in_the_metric_than_without_it(method, ranks) 
     x, moments = rng.normal(size=(12, 14, 9)), [moment(12, 1), moment(14, 2), None]
     roots = [None if m is None else root_of(m, 1e-9) for m in moments]
     inside = decompose_weighted(method, x, ranks, roots, generator=0).value
-    outside = method(x, ranks, generator=0).value
+    outside = method.fit(x, ranks, generator=0).value
     assert type(inside) is type(outside) and inside.ranks == outside.ranks
     errors = [weighted_norm(x - value.dense(), moments) for value in (inside, outside)]
     assert errors[0] < 0.7 * errors[1]

@@ -7,7 +7,7 @@ from jaxtyping import Num
 
 from tenfold.algebra.unfolding import check_mode
 from tenfold.core import arrays
-from tenfold.core.arrays import Array, namespace
+from tenfold.core.arrays import Array, is_chunked, namespace
 from tenfold.core.errors import ShapeError
 
 BATCHED_FROM = 16  # columns from which a batch of products beats the copy that makes it a single one
@@ -86,9 +86,14 @@ def _priority(tensor: Num[Array, "*shape"], operand: Num[Array, "..."], mode: in
 
 
 def _matrix_dot(tensor: Num[Array, "*shape"], matrix: Num[Array, "j i"], mode: int) -> Num[Array, "..."]:
-    """The product as one matrix product, or as a batch of them over the modes before."""
+    """The product as one matrix product, or as a batch of them over the modes before.
+
+    Dask's chunks would not survive the reshaping.
+    """
     xp, shape = namespace(tensor, matrix), tuple(tensor.shape)
     before, after = prod(shape[:mode]), prod(shape[mode + 1 :])
+    if is_chunked(tensor):
+        return xp.moveaxis(xp.tensordot(tensor, matrix, axes=((mode,), (1,))), -1, mode)
     if after == 1:
         product = xp.reshape(tensor, (before, shape[mode])) @ matrix.T
     elif before == 1 or after >= BATCHED_FROM:

@@ -29,7 +29,7 @@ def through_memory(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         loaded = [load(a) if is_chunked(a) else a for a in args]
         options = {name: load_generator(value) for name, value in kwargs.items()}
-        return _stored(function(*loaded, **options))  # type: ignore[arg-type, no-any-return]
+        return _stored(function(*loaded, **options))  # type: ignore[arg-type]
 
     return wrapped
 

@@ -35,6 +35,7 @@ LONG = 4
 """How much longer than high an unfolding must be for two Gram matrices to beat its SVD (measured)."""
 
 
+@through_memory
 def leading_left(matrix: Float[Array, "m n"], rank: int) -> tuple[Float[Array, "m r"], Float[Array, " k"]]:
     """The leading `rank` left singular vectors, and all k = min(m, n) singular values.
 

@@ -24,11 +24,12 @@ ACCURACY = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """An orthonormal basis U of the unfolding X, ‖X - U Uᴴ X‖, and ‖X‖."""
+    """An orthonormal basis U of the unfolding X, ‖X - U Uᴴ X‖, ‖X‖, and Uᴴ X where it is known already."""
 
     basis: Num[np.ndarray, "n r"]
     discarded: float
     whole: float
+    projection: Num[np.ndarray, "r *others"] | None = None
 
 
 def leading(
@@ -50,13 +51,13 @@ def leading(
         UnsupportedError: if both sides of the unfolding are too long for a Gram matrix.
     """
     others = tuple(k for k in range(x.ndim) if k not in rows)
-    flipped = _length(x, rows) > _length(x, others)
+    flipped = length(x, rows) > length(x, others)
     side = others if flipped else rows
     _check_side(x, side)
     first = gram(x, side) if known is None or flipped else known
     own = math.sqrt(max(float(np.trace(first).real), 0.0))
-    _check_gram(x, own)
-    vectors, s = _spectrum(first)
+    check_norm(x, own)
+    vectors, s = spectrum(first)
     allowed = tol * (own if whole is None else whole)
     kept = _kept(s, rank, allowed)
     if kept < len(s) and own > 0 and np.linalg.norm(s[kept:]) <= ACCURACY * own:
@@ -66,7 +67,8 @@ def leading(
     return Cut(fix_signs(basis, basis.T)[0], float(np.linalg.norm(s[kept:])), own)
 
 
-def _length(x: Num[Array, "..."], modes: Modes) -> int:
+def length(x: Num[Array, "..."], modes: Modes) -> int:
+    """The product of the sizes of some modes."""
     return math.prod(x.shape[k] for k in modes)
 
 
@@ -74,7 +76,7 @@ def _kept(s: Float[np.ndarray, " k"], rank: int, tolerance: float) -> int:
     return min(rank, rank_for_tolerance(s, tolerance)) if tolerance > 0 else min(rank, len(s))
 
 
-def _spectrum(gram_matrix: Num[np.ndarray, "n n"]) -> tuple[Num[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
+def spectrum(gram_matrix: Num[np.ndarray, "n n"]) -> tuple[Num[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
     """Left singular vectors and values, largest first."""
     values, vectors = np.linalg.eigh(gram_matrix)
     return vectors[:, ::-1], np.sqrt(np.clip(values[::-1], 0.0, None))
@@ -90,7 +92,7 @@ def _refined(
     """
     scale = np.maximum(s, (len(s) * np.finfo(np.float64).eps) ** 0.5 * s[0])
     second = gram(x, side, (vectors / scale).conj().T)
-    turned, root = _spectrum(second)
+    turned, root = spectrum(second)
     u, values, _ = np.linalg.svd((vectors * scale) @ turned * root)
     return u, values
 
@@ -111,16 +113,17 @@ def _other_side(
 
 
 def _check_side(x: Num[Array, "..."], side: Modes) -> None:
-    length = _length(x, side)
-    if length**2 * 8 > chunked.IN_MEMORY:
+    size = length(x, side)
+    if size**2 * 8 > chunked.IN_MEMORY:
         raise UnsupportedError(
-            f"an unfolding whose shorter side is {length:,} long needs a Gram matrix of more than the "
+            f"an unfolding whose shorter side is {size:,} long needs a Gram matrix of more than the "
             f"{chunked.IN_MEMORY:,} bytes that are taken into memory.",
             "Choose smaller ranks, leave this mode whole, or use a randomized method.",
         )
 
 
-def _check_gram(x: Num[Array, "..."], norm: float) -> None:
+def check_norm(x: Num[Array, "..."], norm: float) -> None:
+    """Refuse a tensor whose norm is not finite."""
     if not math.isfinite(norm):
         check_finite(x, "the tensor")
         raise WeightError("the squares of the tensor's entries are not finite.", "Scale it first.")

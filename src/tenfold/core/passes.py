@@ -40,7 +40,7 @@ def grams(
     """The Gram matrices of several unfoldings in the same pass, which loads columns that are whole in all."""
     total: list[Any] = [0.0] * len(sides)
     whole = {k for rows in sides for k in rows}
-    for _, parts in _pass(x, whole, _Grams(tuple(sides), wide(x), left)):
+    for _, parts in over(x, whole, _Grams(tuple(sides), wide(x), left)):
         total = [t + part for t, part in zip(total, parts, strict=True)]
     return total
 
@@ -79,7 +79,7 @@ def project(x: Num[Array, "..."], basis: Num[np.ndarray, "n r"], rows: Modes) ->
         )
     result = np.zeros(shape, dtype=wide(x))
     parts = basis.conj().reshape(*(x.shape[k] for k in rows), -1)
-    for place, part in _pass(x, (), _Projection(rows, parts)):
+    for place, part in over(x, (), _Projection(rows, parts)):
         result[(slice(None), *(place[k] for k in others))] += part
     return result
 
@@ -103,7 +103,7 @@ def project_all(
     """x ×₁ B₁ᴴ ×₂ B₂ᴴ …, modes without a basis as they were, in one pass."""
     shape = tuple(n if b is None else b.shape[1] for n, b in zip(x.shape, bases, strict=True))
     result = np.zeros(shape, dtype=wide(x))
-    for place, part in _pass(x, (), _Core(tuple(bases), wide(x))):
+    for place, part in over(x, (), _Core(tuple(bases), wide(x))):
         result[tuple(s if b is None else slice(None) for s, b in zip(place, bases, strict=True))] += part
     return result
 
@@ -126,12 +126,12 @@ class _Core:
 
 def norm(x: Num[Array, "..."]) -> float:
     """The Frobenius norm, in one pass."""
-    return math.sqrt(math.fsum(part for _, part in _pass(x, (), _Distance(None, wide(x)))))
+    return math.sqrt(math.fsum(part for _, part in over(x, (), _Distance(None, wide(x)))))
 
 
 def distance(x: Num[Array, "..."], part: Callable[[Slices], Num[np.ndarray, "..."]]) -> float:
     """‖x - y‖ for a y that is given by its parts, in one pass; `part` runs in the workers of Dask."""
-    return math.sqrt(math.fsum(square for _, square in _pass(x, (), _Distance(part, wide(x)))))
+    return math.sqrt(math.fsum(square for _, square in over(x, (), _Distance(part, wide(x)))))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def wide(x: Num[Array, "..."]) -> Any:
 # Columns of chunks ------------------------------------------------------------------------------------------
 
 
-def _pass(
+def over(
     x: Num[Array, "..."], whole: Iterable[int], function: Callable[[Num[np.ndarray, "..."], Slices], T]
 ) -> Iterator[tuple[Slices, T]]:
     """Where each column is, and `function` of it, batch after batch."""
@@ -194,7 +194,7 @@ def _columns(x: Num[Array, "..."], whole: Collection[int]) -> Iterator[Slices]:
     parts = column_parts(x, whole)
     for k in (k for k in range(x.ndim) if k not in whole):
         longest = max(stop - start for start, stop in ranges[k])
-        ranges[k] = [piece for interval in ranges[k] for piece in _split(*interval, parts)]
+        ranges[k] = [piece for start, stop in ranges[k] for piece in _split(start, stop, parts)]
         parts = math.ceil(parts / min(parts, longest))
     return (tuple(slice(*interval) for interval in place) for place in product(*ranges))
 

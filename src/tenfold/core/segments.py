@@ -16,10 +16,10 @@ Rows = Callable[[Int[Array, " k"]], Pair]
 
 
 class Level(NamedTuple):
-    """`count` blocks of `width` rows each, from row `start` of the order on."""
+    """`blocks` of `width` rows each, from row `start` of the order on."""
 
     start: int
-    count: int
+    blocks: int
     width: int
 
 
@@ -47,7 +47,7 @@ class Segments:
         >>> import numpy as np
         >>> plan = Segments.of(np.array([2, 0, 2, 2]), 3)
         >>> plan.order, plan.levels
-        (array([0, 2, 1, 3]), (Level(start=0, count=1, width=2), Level(start=2, count=2, width=1)))
+        (array([0, 2, 1, 3]), (Level(start=0, blocks=1, width=2), Level(start=2, blocks=2, width=1)))
         """
         xp = namespace(labels)
         order = xp.argsort(labels, stable=True)
@@ -110,8 +110,8 @@ class Segments:
     def _parts(self, level: Level, rows: Rows, size: int) -> list[Num[Array, "k p q"]]:
         """The products of every block of one level."""
         xp, step, found = namespace(self.order), max(1, CHUNK // (size * level.width)), []
-        for first in range(0, max(1, level.count), step):
-            count = min(step, level.count - first)
+        for first in range(0, max(1, level.blocks), step):
+            count = min(step, level.blocks - first)
             start = level.start + first * level.width
             left, right = rows(self.order[start : start + count * level.width])
             left = xp.reshape(left, (count, level.width, left.shape[1]))

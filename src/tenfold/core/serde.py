@@ -28,7 +28,7 @@ def from_dict(registry: Registry[Any], data: Mapping[str, Any]) -> Any:
 
     >>> from tenfold.decompose import methods
     >>> from_dict(methods, {"name": "hooi", "max_steps": 9})
-    HOOI(tol=1e-05, max_steps=9)
+    HOOI(tol=1e-05, max_steps=9, restarts=0)
     """
     options = dict(data)
     name = options.pop("name", None)

@@ -202,16 +202,16 @@ class _TorchSVD(torch.autograd.Function):
         ctx.save_for_forward(a, *output)
 
     @staticmethod
-    def backward(ctx: Any, gu: torch.Tensor, gs: torch.Tensor, _: Any) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gu: torch.Tensor, gs: torch.Tensor, _: Any) -> Any:
         a, u, s, vh = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient is itself differentiated
             u, s, vh = left_svd(a, s.shape[-1])
         return _pulled(a, gu[..., : ctx.rank], gs, (u, s, vh)), None
 
     @staticmethod
-    def jvp(ctx: Any, da: torch.Tensor, _: Any) -> Any:  # type: ignore[override]
+    def jvp(ctx: Any, da: torch.Tensor, _: Any) -> Any:
         a, *svd = ctx.saved_tensors
-        du, ds = _pushed(a, da, tuple(svd), ctx.rank)  # type: ignore[arg-type]
+        du, ds = _pushed(a, da, tuple(svd), ctx.rank)
         return _padded(du, svd[0]), ds, None
 
 
@@ -231,14 +231,14 @@ class _TorchEigh(torch.autograd.Function):
         ctx.save_for_forward(h, *output)
 
     @staticmethod
-    def backward(ctx: Any, gv: torch.Tensor, gl: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gv: torch.Tensor, gl: torch.Tensor) -> Any:
         h, vectors, values = ctx.saved_tensors
         if torch.is_grad_enabled():
             vectors, values = leading_eigh(h, values.shape[-1])
         return _pulled_eigh(gv[..., : ctx.rank], gl, vectors, values), None
 
     @staticmethod
-    def jvp(ctx: Any, dh: torch.Tensor, _: Any) -> Any:  # type: ignore[override]
+    def jvp(ctx: Any, dh: torch.Tensor, _: Any) -> Any:
         _, vectors, values = ctx.saved_tensors
         dv, dl = _pushed_eigh(dh, vectors, values, ctx.rank)
         return _padded(dv, vectors), dl
@@ -264,7 +264,7 @@ def _jax_svd() -> Any:
     @svd.defjvp
     def derivative(rank: int, primals: Any, tangents: Any) -> Any:
         u, s, vh = jax.numpy.linalg.svd(*primals, full_matrices=False)
-        du, ds = _pushed(*primals, *tangents, (u, s, vh), rank)
+        du, ds = _pushed(primals[0], tangents[0], (u, s, vh), rank)
         right = vh[..., :rank, :]
         return (u[..., :rank], s, right), (du, ds, jax.numpy.zeros_like(right))
 
@@ -283,6 +283,6 @@ def _jax_eigh() -> Any:
     @eigh.defjvp
     def derivative(rank: int, primals: Any, tangents: Any) -> Any:
         vectors, values = _descending(*primals)
-        return (vectors[..., :rank], values), _pushed_eigh(*tangents, vectors, values, rank)
+        return (vectors[..., :rank], values), _pushed_eigh(tangents[0], vectors, values, rank)
 
     return eigh

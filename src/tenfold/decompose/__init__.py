@@ -1,5 +1,6 @@
 """Decompositions: a tensor in, a fit out."""
 
+from tenfold.core.sparse import Incomplete, Sparse
 from tenfold.decompose.base import Fit, Method, methods
 from tenfold.decompose.black_box import entries_of
 from tenfold.decompose.block_term import BlockTermALS, BlockTermGN
@@ -50,6 +51,7 @@ __all__ = [
     "Completion",
     "CrossFit",
     "Fit",
+    "Incomplete",
     "KroneckerSVD",
     "Match",
     "Method",
@@ -61,6 +63,7 @@ __all__ = [
     "RandomizedTTSVD",
     "Root",
     "SlicedSVD",
+    "Sparse",
     "TTCross",
     "TruncatedSVD",
     "TuckerIncomplete",

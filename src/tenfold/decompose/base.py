@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 import torch
 
 from tenfold.core import chunked
@@ -123,7 +124,7 @@ class Method(ABC, Generic[F]):
         elif self.streams and not isinstance(tensor, Entries):
             _check_shape(tensor.shape)
             fit = self._stream(
-                tensor, self._network(tensor.shape, ranks), as_generator(generator, like=tensor)
+                tensor, self._network(tensor.shape, ranks), as_generator(generator, like=np.zeros(()))
             )
         else:
             able = [known for known in methods if methods[known].streams]
@@ -135,7 +136,10 @@ class Method(ABC, Generic[F]):
         return replace(fit, value=fit.value.map(lambda f: chunked.store(cast_like(f, entries))))
 
     def _stream(self, tensor: Array, network: Network, generator: Any) -> Fit[F]:
-        """As `_fit`, for a Dask array larger than memory; factors may be NumPy or Dask arrays."""
+        """As `_fit`, for a Dask array larger than memory; factors may be NumPy or Dask arrays.
+
+        `generator` is one of NumPy.
+        """
         raise NotImplementedError
 
     def _fit_traced(self, tensor: Array, network: Network, generator: Any) -> Fit[F]:
@@ -209,7 +213,7 @@ def number(x: Array) -> float:
     """
     x = namespace(x).real(x) if is_complex(x) else x
     if is_traced(x):
-        return x  # type: ignore[no-any-return]
+        return x
     return float(x.detach() if isinstance(x, torch.Tensor) else x)
 
 
@@ -225,7 +229,7 @@ def relative(error: float, whole: float) -> float:
     """`error / whole`, and 0 where the whole is 0."""
     if is_traced(error, whole):
         xp = namespace(*(x for x in (error, whole) if is_traced(x)))
-        return xp.where(whole > 0, error / xp.where(whole > 0, whole, 1.0), 0.0)  # type: ignore[no-any-return]
+        return xp.where(whole > 0, error / xp.where(whole > 0, whole, 1.0), 0.0)
     return error / whole if whole > 0 else 0.0
 
 

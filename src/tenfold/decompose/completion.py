@@ -197,13 +197,13 @@ class CPIncomplete(Completing[CP]):
     Use it for data with gaps, and to complete them: `fit.value.dense()`. Filling gaps with estimates and
     fitting again, as expectation maximisation does, takes ever more sweeps the more is missing; here missing
     entries cost nothing. A tensor of 30 × 30 × 30 and rank 4 is found to all digits from 10 % of its entries,
-    and by most starts from 5 %, four for each unknown.
+    and by about a third of the starts from 5 %, four for each unknown.
 
     The options, the regularisation and the cost are those of `Completing`; a step costs
     O(entries · order · rank · cg_steps).
 
-    Source: Acar, Dunlavy, Kolda & Mørup 2011, arXiv:1005.2197; Vervliet, Debals & De Lathauwer 2016;
-    Tomasi & Bro 2005 for Gauss-Newton with missing values.
+    Source: Acar, Dunlavy, Kolda & Mørup 2011, arXiv:1005.2197; Vervliet, Debals, Sorber & De Lathauwer,
+    IEEE Signal Process. Mag. 31(5), 2014; Tomasi & Bro 2005 for Gauss-Newton with missing values.
 
     >>> import numpy as np
     >>> x = CP.random((8, 9, 10), 2, like=np.zeros(()), generator=0).dense()

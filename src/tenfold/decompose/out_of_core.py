@@ -7,7 +7,7 @@ squared norms where that has digits to spare, else by one more pass.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from tenfold.core.network import Network, bond
 from tenfold.core.passes import Modes
 from tenfold.core.pieces import frobenius, together
 from tenfold.decompose.base import Fit, relative
-from tenfold.decompose.cuts import cheapest_first, ranks
+from tenfold.decompose.cuts import Basis, cheapest_first, ranks
 from tenfold.decompose.train_ends import cut_ends, train_of
 from tenfold.formats import Format, TensorTrain, Tucker
 
@@ -30,8 +30,21 @@ CANCELS = 1e-9
 """Squared relative errors above this are read off the norms: to about 1e-6 of themselves, in float64."""
 
 
-def sequential_tucker(tensor: Array, network: Network, tol: float) -> Fit[Tucker]:
-    """ST-HOSVD, as `hosvd.sequential`. Modes that would be cut at a price in passes wait for the others."""
+Finder = Callable[..., leading_passes.Cut]
+"""`leading_passes.leading` or what does the same."""
+
+
+def sequential_tucker(
+    tensor: Array,
+    network: Network,
+    tol: float,
+    finder: Finder = leading_passes.leading,
+    basis_of: Basis = leading,
+) -> Fit[Tucker]:
+    """ST-HOSVD, as `cuts.sequential`. Modes that would be cut at a price in passes wait for the others.
+
+    `finder` finds bases while the tensor is large, `basis_of` when it is in memory.
+    """
     core, whole, discarded = tensor, None, []
     share = tol / max(1, len(network.bonds)) ** 0.5
     matrices: list[Array | None] = [None] * tensor.ndim
@@ -42,23 +55,21 @@ def sequential_tucker(tensor: Array, network: Network, tol: float) -> Fit[Tucker
             matrices[k] = np.eye(r, dtype=passes.wide(tensor))
             continue
         if is_chunked(core):
-            cut = leading_passes.leading(core, (k,), r, share, whole)
+            cut = finder(core, (k,), r, share, whole)
             whole = cut.whole if whole is None else whole
-            basis, lost = cut.basis, cut.discarded
+            basis, lost, core = cut.basis, cut.discarded, _projected(core, cut, k)
         else:
-            basis, lost = leading(core, k, r, share * (whole or 0.0))
+            basis, lost = basis_of(core, k, r, share * (whole or 0.0))
+            core = mode_dot(core, adjoint(basis), k)
         matrices[k] = basis
         discarded.append(lost)
-        core = _projected(core, basis, k)
     return _fit(tensor, Tucker(core, tuple(matrices)), core, whole, discarded)
 
 
-def _projected(core: Array, basis: Array, k: int) -> Array:
-    """core ×ₖ Uᴴ."""
-    if not is_chunked(core):
-        return mode_dot(core, adjoint(basis), k)
-    core = passes.project(core, basis, (k,))
-    return namespace(core).moveaxis(core, 0, k)
+def _projected(x: Array, cut: leading_passes.Cut, k: int) -> Array:
+    """x ×ₖ Uᴴ."""
+    product = passes.project(x, cut.basis, (k,)) if cut.projection is None else cut.projection
+    return namespace(product).moveaxis(product, 0, k)
 
 
 def tucker(tensor: Array, network: Network, tol: float) -> Fit[Tucker]:
@@ -77,8 +88,14 @@ def tucker(tensor: Array, network: Network, tol: float) -> Fit[Tucker]:
     return _fit(tensor, Tucker(core, tuple(matrices)), core, whole, [])
 
 
-def train(tensor: Array, network: Network, tol: float) -> Fit[TensorTrain]:
-    """TT-SVD from both ends, as `tt_svd.cut_train`."""
+def train(
+    tensor: Array,
+    network: Network,
+    tol: float,
+    finder: Finder = leading_passes.leading,
+    basis_of: Basis = leading,
+) -> Fit[TensorTrain]:
+    """TT-SVD from both ends, as `train_ends.cut_train`; `finder` and `basis_of` as in `sequential_tucker`."""
     rest, whole, discarded = tensor, None, [0.0]
     share = tol / max(1, len(network.bonds)) ** 0.5
     left = right = 0  # axes of `rest` that together are the bond of that end
@@ -93,17 +110,17 @@ def train(tensor: Array, network: Network, tol: float) -> Fit[TensorTrain]:
         if rank >= size and tol <= 0:
             basis = np.eye(size, dtype=passes.wide(tensor))
         else:
-            cut = leading_passes.leading(rest, rows, rank, share, whole)
+            cut = finder(rest, rows, rank, share, whole)
             whole, basis, axes = cut.whole if whole is None else whole, cut.basis, 1
             discarded.append(cut.discarded)
-            rest = passes.project(rest, basis, rows)
+            rest = passes.project(rest, basis, rows) if cut.projection is None else cut.projection
             rest = rest if at_left else namespace(rest).moveaxis(rest, 0, -1)
         if at_left:
             heads, left = [*heads, basis], axes
         else:
             tails, right = [*tails, basis.T], axes
     share *= 0.0 if whole is None else whole
-    heads, rest, tails, lost = cut_ends(rest, heads, tails, network, share, leading)
+    heads, rest, tails, lost = cut_ends(rest, heads, tails, network, share, basis_of)
     value = train_of(tensor.shape, heads, rest, tails[::-1])
     return _fit(tensor, value, rest, whole, [*discarded, *lost])
 

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 from tenfold.core.arrays import Array
 from tenfold.core.network import Network
 from tenfold.core.range_finder import RangeFinder
+from tenfold.core.range_passes import RangePasses
+from tenfold.decompose import out_of_core
 from tenfold.decompose.base import Fit, Method, check_tolerance, methods
-from tenfold.decompose.hosvd import sequential
+from tenfold.decompose.cuts import sequential
 from tenfold.formats import Tucker
 
 
@@ -39,6 +41,7 @@ class RandomizedHOSVD(Method[Tucker]):
 
     format: ClassVar = Tucker
     tolerant: ClassVar = True
+    streams: ClassVar = True
     tol: float = 0.0
     oversampling: int = 10
     power_iterations: int = 1
@@ -53,3 +56,8 @@ class RandomizedHOSVD(Method[Tucker]):
 
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
         return sequential(tensor, network, self.tol, partial(self._finder(), generator=generator))
+
+    def _stream(self, tensor: Array, network: Network, generator: Any) -> Fit[Tucker]:
+        in_passes = RangePasses(self.oversampling, self.power_iterations, generator)
+        basis_of = partial(self._finder(), generator=generator)
+        return out_of_core.sequential_tucker(tensor, network, self.tol, in_passes, basis_of)

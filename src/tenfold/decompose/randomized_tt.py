@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 from tenfold.core.arrays import Array
 from tenfold.core.network import Network
 from tenfold.core.range_finder import RangeFinder
+from tenfold.core.range_passes import RangePasses
+from tenfold.decompose import out_of_core
 from tenfold.decompose.base import Fit, Method, check_tolerance, methods
-from tenfold.decompose.tt_svd import cut_train
+from tenfold.decompose.train_ends import cut_train
 from tenfold.formats import TensorTrain
 
 
@@ -41,6 +43,7 @@ class RandomizedTTSVD(Method[TensorTrain]):
 
     format: ClassVar = TensorTrain
     tolerant: ClassVar = True
+    streams: ClassVar = True
     tol: float = 0.0
     oversampling: int = 10
     power_iterations: int = 1
@@ -55,3 +58,8 @@ class RandomizedTTSVD(Method[TensorTrain]):
 
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[TensorTrain]:
         return cut_train(tensor, network, self.tol, partial(self._finder(), generator=generator))
+
+    def _stream(self, tensor: Array, network: Network, generator: Any) -> Fit[TensorTrain]:
+        in_passes = RangePasses(self.oversampling, self.power_iterations, generator)
+        basis_of = partial(self._finder(), generator=generator)
+        return out_of_core.train(tensor, network, self.tol, in_passes, basis_of)

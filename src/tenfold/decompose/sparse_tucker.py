@@ -66,8 +66,8 @@ def sparse_basis(tensor: Sparse, mode: int, rank: int, tolerance: float, generat
     """Leading left singular vectors of an unfolding, at most `rank`.
 
     A random Khatri–Rao product is multiplied by the unfolding, which is a sparse MTTKRP; power iterations
-    and a singular value decomposition of the short side follow (Halko, Martinsson & Tropp 2011,
-    arXiv:0909.4061; Minster, Li & Ballard 2024, arXiv:2211.13028, for the Khatri-Rao test matrix).
+    and a singular value decomposition of the short side follow, as in Halko, Martinsson & Tropp 2011,
+    arXiv:0909.4061, whose test matrix is normal.
     """
     width = min(rank + OVERSAMPLING, tensor.shape[mode])
     unfolding = SparseUnfolding(tensor, mode)

@@ -46,6 +46,9 @@ class Libraries:
     torch.float64
     """
 
+    def __contains__(self, name: object) -> bool:
+        return name in [*self]
+
     def __iter__(self) -> Iterator[str]:
         return (name for name, (package, _) in MAKERS.items() if find_spec(package) is not None)
 
