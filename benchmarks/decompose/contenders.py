@@ -55,6 +55,8 @@ def decompose_with(method: Any, count: int) -> Any:
 
 def tensorly(library: str, name: str, options: dict[str, Any], steps: bool = False) -> Contender:
     """A function of `tensorly.decomposition`; with `steps`, its `n_iter_max` follows."""
+    said = [str(options[key]) for key in ("init", "svd") if key in options]
+    said += ["line search"] if options.get("linesearch") else []
 
     def run(tensor: Any, count: int) -> Any:
         tl = importlib.import_module("tensorly")
@@ -63,7 +65,9 @@ def tensorly(library: str, name: str, options: dict[str, Any], steps: bool = Fal
         limit = {"n_iter_max": count} if steps else {}
         return function(tensor, **{**options, **limit})
 
-    return Contender(f"TensorLy {name} ({library})", library, run, partial(_dense_error, name))
+    return Contender(
+        f"TensorLy {name} ({', '.join([library, *said])})", library, run, partial(_dense_error, name)
+    )
 
 
 def _dense_error(name: str, found: Any, tensor: Any) -> float:

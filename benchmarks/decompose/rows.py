@@ -8,7 +8,18 @@ import numpy as np
 from contenders import Contender, ours, pyttb, tensorly, torchtt
 from tensors import collinear, kernel, low_multilinear, ring, smooth
 
-from tenfold.decompose import CPALS, CPD, HOOI, HOSVD, STHOSVD, TRALS, TTSVD, RandomizedHOSVD
+from tenfold.decompose import (
+    CPALS,
+    CPD,
+    HOOI,
+    HOSVD,
+    STHOSVD,
+    TRALS,
+    TTSVD,
+    CPNesterov,
+    RandomizedHOSVD,
+    RandomizedTTSVD,
+)
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,10 @@ def cp_of_kernel(channels: int, rank: int) -> Row:
         partial(kernel, channels),
         (
             *both(lambda lib: ours(lib, CPALS(ridge=0.0), rank, steps=True)),
+            *both(lambda lib: ours(lib, CPNesterov(), rank, steps=True)),
             *both(lambda lib: tensorly(lib, "parafac", peer, steps=True)),
             tensorly("torch", "parafac", plain, steps=True),
-            pyttb("cp_als", {"rank": rank, "init": "nvecs", "stoptol": 0.0}, steps=True),
+            pyttb("cp_als", {"rank": rank, "stoptol": 0.0}, steps=True),
         ),
         sweeps=20,
     )
@@ -122,6 +134,7 @@ def tt_small() -> Row:
         partial(low_multilinear, 30, 4, 5, 0.1),
         (
             *both(lambda lib: ours(lib, TTSVD(), 10)),
+            *both(lambda lib: ours(lib, RandomizedTTSVD(), 10)),
             *both(lambda lib: tensorly(lib, "tensor_train", {"rank": ranks})),
             *both(lambda lib: tensorly(lib, "tensor_train", {"rank": ranks, "svd": "randomized_svd"})),
         ),

@@ -31,6 +31,7 @@ class Foreign:
 @pytest.mark.parametrize("library", READABLE)
 @pytest.mark.parametrize("source", [*LIBRARIES])
 def test_arrays_go_from_library_to_library_and_keep_their_values(source: str, library: str) -> None:
+    LIBRARIES[library]  # switches JAX's 64-bit numbers on
     values = np.random.default_rng(0).standard_normal((3, 4))
     array = from_dlpack(to_dlpack(LIBRARIES.array(source, values)), library)
     assert type(array) is type(LIBRARIES.array(library, values))
@@ -39,6 +40,7 @@ def test_arrays_go_from_library_to_library_and_keep_their_values(source: str, li
 
 @pytest.mark.parametrize("library", READABLE)
 def test_a_tensor_of_an_unknown_library_is_decomposed_and_given_back(library: str) -> None:
+    LIBRARIES[library]
     x = np.random.default_rng(0).standard_normal((4, 5, 6))
     fit = STHOSVD()(from_dlpack(Foreign(x), library), 2)
     core = np.from_dlpack(Foreign(to_dlpack(fit.value.core)))

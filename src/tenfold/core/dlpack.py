@@ -31,7 +31,8 @@ def from_dlpack(tensor: Any, library: str = "numpy") -> Num[Array, "..."]:
     """A tensor of any library as an array of "numpy", "torch", "jax" or "cupy".
 
     Shares the memory where the libraries allow it: do not write into either. A tensor on a GPU goes to a
-    library that has GPUs. TensorFlow's `EagerTensor` speaks the protocol; `tf.Variable` by `.value()`.
+    library that has GPUs. TensorFlow's `EagerTensor` speaks the protocol; `tf.Variable` by `.value()`. JAX
+    rounds to 32 bits unless its 64-bit numbers are switched on.
 
     Raises:
         OptionError: for another library.
