@@ -5,7 +5,7 @@ python benchmarks/decompose/out_of_core.py --gigabytes 30 --out result.json
 The tensor is of multilinear rank 20 plus white noise of `--noise` times its deviation, in float64. It is
 made chunk by chunk, anew whenever a chunk is asked for, in the chunks that Dask would choose (128 MiB). Each
 method runs in a process of its own, whose peak is the largest resident size that it ever had, imports and
-all.
+all. Methods that are in the file of results already are not run again.
 """
 
 import argparse
@@ -131,14 +131,21 @@ def main() -> None:
         with dask.config.set(scheduler="threads", num_workers=args.threads):
             print(json.dumps(measured(args.only, args.gigabytes, args.noise)))
         return
-    rows = []
+    rows = json.loads(args.out.read_text())["rows"] if args.out and args.out.exists() else []
     for name in args.methods.split(","):
+        if name in {row["method"] for row in rows}:
+            continue
         rows.append(in_new_process(name, args))
         print(json.dumps(rows[-1]), flush=True)
+        if args.out:
+            args.out.write_text(json.dumps(result(rows, args.threads), indent=1) + "\n")
+
+
+def result(rows: list[dict[str, Any]], threads: int) -> dict[str, Any]:
+    """All rows, whether they are within the bound, and where they were measured."""
     within = all(row["peak_gigabytes"] * 1e9 < BOUND for row in rows)
-    result = {"machine": machine(), "threads": args.threads, "bound_gigabytes": BOUND / 1e9, "within": within}
-    if args.out:
-        args.out.write_text(json.dumps({**result, "rows": rows}, indent=1) + "\n")
+    bound = {"bound_gigabytes": BOUND / 1e9, "within": within}
+    return {"machine": machine(), "threads": threads, **bound, "rows": rows}
 
 
 if __name__ == "__main__":

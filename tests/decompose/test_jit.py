@@ -18,9 +18,12 @@ jax = pytest.importorskip("jax")
 jnp = jax.numpy
 LIBRARIES["jax"]  # switches 64-bit numbers on
 
-FIXED = ("svd", "randomized_svd", "sliced_svd", "hosvd", "st_hosvd", "tt_svd")
-LARGER = ("randomized_hosvd", "randomized_tt", "kronecker_svd", "tr_svd", "ht_svd")
-NAMES = [*FIXED, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)]
+QUICK = ("svd", "st_hosvd", "tt_svd")
+COMPILED_LONG = (
+    *("randomized_svd", "sliced_svd", "kronecker_svd", "hosvd", "randomized_hosvd", "randomized_tt"),
+    *("tr_svd", "ht_svd"),
+)
+NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in COMPILED_LONG)]
 
 
 def noise(name: str) -> Any:
