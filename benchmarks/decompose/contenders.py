@@ -89,6 +89,7 @@ def pyttb(name: str, options: dict[str, Any], steps: bool = False) -> Contender:
     def run(tensor: Any, count: int) -> Any:
         function = getattr(importlib.import_module("pyttb"), name)
         limit = {"maxiters": count} if steps else {}
+        np.random.seed(0)  # pyttb draws its random start from there
         with contextlib.redirect_stdout(io.StringIO()):
             found = function(tensor, **{**options, **limit})
         return found[0] if isinstance(found, tuple) else found

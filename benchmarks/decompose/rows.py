@@ -56,6 +56,7 @@ def cp_of_kernel(channels: int, rank: int) -> Row:
             pyttb("cp_als", {"rank": rank, "stoptol": 0.0}, steps=True),
         ),
         sweeps=20,
+        large=channels > 256,
     )
 
 
@@ -118,6 +119,7 @@ def tt_large() -> Row:
         partial(smooth, 100, 4),
         (
             *both(lambda lib: ours(lib, TTSVD(tol=1e-6), None)),
+            *both(lambda lib: ours(lib, RandomizedTTSVD(tol=1e-6), None)),
             *both(lambda lib: tensorly(lib, "tensor_train", {"rank": ranks, "svd": "truncated_svd"})),
             *both(lambda lib: tensorly(lib, "tensor_train", {"rank": ranks, "svd": "randomized_svd"})),
             torchtt(1e-6),

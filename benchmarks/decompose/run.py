@@ -10,14 +10,18 @@ import platform
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
-COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 30, 50, 80, 120, 200)
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 30, 50, 80)
+PATIENCE = 60
+"""Seconds of a run after which no more sweeps are tried."""
 SLACK = 1e-3
 """By how much of itself an error may be above the target."""
 PEERS = ("tensorly", "pyttb", "torchTT")
@@ -112,25 +116,38 @@ def compared(number: int) -> dict[str, Any]:
     from rows import ROWS
 
     row = ROWS[number]()
+    repeats = 1 if row.large else 3
+    run = cache(partial(child, number))
     peers = [n for n, c in enumerate(row.contenders) if not c.name.startswith("tenfold")]
     target = None
     if row.sweeps:
-        target = min(child(number, n, row.sweeps, 1)["error"] for n in peers)
+        target = min(run(n, row.sweeps, 1)["error"] for n in peers) * (1 + SLACK)
     results = []
     for n in range(len(row.contenders)):
-        steps = row.sweeps or 0
+        steps = 0
         if target is not None:
-            steps = next(enough(number, n, target), COUNTS[-1])
-        results.append(child(number, n, steps, 1 if row.large else 3))
-        results[-1]["reached"] = target is None or results[-1]["error"] <= target * (1 + SLACK)
+            steps = enough(lambda count, n=n: run(n, count, 1), target, row.sweeps or 0)
+        results.append(run(n, steps, repeats))
+        results[-1]["reached"] = target is None or results[-1]["error"] <= target
     return {"row": row.name, "target": target, "results": results}
 
 
-def enough(number: int, contender: int, target: float) -> Iterator[int]:
-    """The smallest number of sweeps that reaches the target."""
-    for count in COUNTS:
-        if child(number, contender, count, 1)["error"] <= target * (1 + SLACK):
-            yield count
+def enough(run: Callable[[int], dict[str, Any]], target: float, sweeps: int) -> int:
+    """The smallest of `COUNTS` that reaches the target, or the last one tried.
+
+    Errors fall with the sweeps, so that what is below `sweeps` is bisected and what is above tried in turn.
+    """
+
+    def reaches(count: int) -> bool:
+        return bool(run(count)["error"] <= target)
+
+    start = COUNTS.index(sweeps)
+    if reaches(sweeps):
+        return COUNTS[bisect_left(COUNTS, True, hi=start, key=reaches)]
+    for count in COUNTS[start + 1 :]:
+        if reaches(count) or run(count)["seconds"][0] > PATIENCE:
+            return count
+    return COUNTS[-1]
 
 
 def child(*numbers: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 
 from tenfold.core.errors import OptionError
 from tenfold.decompose import BlockTermALS, BlockTermGN
-from tenfold.decompose.block_term_gevd import block_term_gevd, grouped
+from tenfold.decompose.networks.block_term_gevd import block_term_gevd, grouped
 from tenfold.formats import BlockTerm
 
 SHAPE = (8, 9, 10)

@@ -9,7 +9,7 @@ import torch
 from tenfold.core.errors import ConvergenceWarning, OptionError, UnsupportedError, WeightError
 from tenfold.core.sparse import Incomplete, Sparse
 from tenfold.decompose import CPALS, CPIncomplete
-from tenfold.decompose.observed import Problem
+from tenfold.decompose.entries.observed import Problem
 from tenfold.formats import CP, LowRank, TensorTrain, Tucker
 from tenfold.formats.base import Format
 

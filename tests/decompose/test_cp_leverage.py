@@ -10,9 +10,9 @@ from tenfold.algebra import khatri_rao
 from tenfold.core.errors import OptionError, UnsupportedError
 from tenfold.core.sparse import Incomplete, Sparse
 from tenfold.decompose import CPALS, CPGN, HOOI, HOSVD, STHOSVD, TTSVD, CPLeverage, sparse_inner
-from tenfold.decompose.leverage import drawn, leverage
-from tenfold.decompose.sampled_fibres import fibres_of, sampled_solution
-from tenfold.decompose.sparse_residual import sparse_residual
+from tenfold.decompose.cp.leverage_scores import drawn, leverage
+from tenfold.decompose.cp.sampled_fibres import fibres_of, sampled_solution
+from tenfold.decompose.entries.sparse_residual import sparse_residual
 from tenfold.formats import CP, Format
 
 

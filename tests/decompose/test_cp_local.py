@@ -9,11 +9,11 @@ import torch
 
 from tenfold.algebra import unfold
 from tenfold.decompose import CPD, CPGN, CPNesterov
-from tenfold.decompose.cp_gradient import across, attached
-from tenfold.decompose.cp_grams import balanced, component_norms
-from tenfold.decompose.cp_local import CPLocal, CPProblem
-from tenfold.decompose.cp_ridge import Ridged
-from tenfold.decompose.cp_sweep import by_qr, safe, sweep
+from tenfold.decompose.cp.gradient import across, attached
+from tenfold.decompose.cp.grams import balanced, component_norms
+from tenfold.decompose.cp.local import CPLocal, CPProblem
+from tenfold.decompose.cp.ridge import Ridged
+from tenfold.decompose.cp.sweep import by_qr, safe, sweep
 from tenfold.decompose.gauss_newton import Point, added, dot, size
 from tenfold.formats import CP
 

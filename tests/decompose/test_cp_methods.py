@@ -12,10 +12,10 @@ import torch
 from tenfold.core.eigen import eigen, eigenbasis
 from tenfold.core.errors import ConvergenceWarning, OptionError, ShapeError
 from tenfold.decompose import CPALS, CPD, CPEPC, CPGN, CPNesterov, Fit, Match, Method, matched
-from tenfold.decompose.cp_gevd import gevd
-from tenfold.decompose.cp_grams import component_norms
-from tenfold.decompose.cp_match import assigned, congruences
-from tenfold.decompose.cp_pipeline import compressed
+from tenfold.decompose.cp.gevd import gevd
+from tenfold.decompose.cp.grams import component_norms
+from tenfold.decompose.cp.match import assigned, congruences
+from tenfold.decompose.cp.pipeline import compressed
 from tenfold.formats import CP
 
 SEEDS = range(5)

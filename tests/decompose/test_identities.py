@@ -18,8 +18,8 @@ from tenfold.decompose import (
     root_of,
     sensitivity,
 )
-from tenfold.decompose.cp_epc import allowed, corrected, renewed
-from tenfold.decompose.sensitivity import stillest, weights
+from tenfold.decompose.cp.epc import allowed, corrected, renewed
+from tenfold.decompose.cp.sensitivity import stillest, weights
 from tenfold.decompose.weighted import shortened, whitened
 from tenfold.formats import CP
 

@@ -10,8 +10,8 @@ import torch
 from tenfold.core.errors import ConvergenceWarning, OptionError, RankError, ShapeError, UnknownNameError
 from tenfold.core.serde import from_dict, to_dict
 from tenfold.decompose import HOOI, TTSVD, NetworkALS, NetworkGN, NetworkGradient, methods
-from tenfold.decompose.alternation import Alternation
-from tenfold.decompose.general import drawn
+from tenfold.decompose.networks.alternation import Alternation
+from tenfold.decompose.networks.general import drawn
 from tenfold.formats import CP, General, HierarchicalTucker, TensorTrain, Tucker, formats
 from tenfold.formats.lattices import mera, mera_graph, peps, peps_graph
 from tenfold.testing import check_method

@@ -9,15 +9,16 @@ import torch
 
 from tenfold.core.network import Network
 from tenfold.core.program import merge
-from tenfold.decompose import NetworkGN, environments
-from tenfold.decompose.alternation import Alternation
-from tenfold.decompose.double_layer import DoubleLayer, conjugates
-from tenfold.decompose.environments import EXACT
-from tenfold.decompose.factor_problem import Designs, Gradients, Grams, columns, parts, refolded
-from tenfold.decompose.gauge import balanced, orthonormalised, shifted, tour
+from tenfold.decompose import NetworkGN
 from tenfold.decompose.gauss_newton import GaussNewton
-from tenfold.decompose.general import dense, drawn
-from tenfold.decompose.network_residual import NetworkResidual, jacobian, problem
+from tenfold.decompose.networks import environments
+from tenfold.decompose.networks.alternation import Alternation
+from tenfold.decompose.networks.double_layer import DoubleLayer, conjugates
+from tenfold.decompose.networks.environments import EXACT
+from tenfold.decompose.networks.factor_problem import Designs, Gradients, Grams, columns, parts, refolded
+from tenfold.decompose.networks.gauge import balanced, orthonormalised, shifted, tour
+from tenfold.decompose.networks.general import dense, drawn
+from tenfold.decompose.networks.residual import NetworkResidual, jacobian, problem
 from tenfold.formats import Format, General, formats
 from tenfold.formats.lattices import mera, peps
 from tenfold.testing.compare import assert_equal

@@ -8,7 +8,7 @@ import pytest
 
 from tenfold.decompose import NetworkALS, NetworkGN, NetworkGradient
 from tenfold.decompose.gauss_newton import Local, Point
-from tenfold.decompose.lbfgs import LBFGS
+from tenfold.decompose.networks.lbfgs import LBFGS
 from tenfold.testing import check_method
 
 

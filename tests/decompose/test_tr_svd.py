@@ -6,7 +6,7 @@ import torch
 
 from tenfold.core.errors import OptionError
 from tenfold.decompose import TRSVD, TTSVD
-from tenfold.decompose.tr_svd import splits
+from tenfold.decompose.trains.tr_svd import splits
 from tenfold.formats import TensorRing, TensorTrain
 from tenfold.testing import check_method
 

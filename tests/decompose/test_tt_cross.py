@@ -10,7 +10,7 @@ import torch
 
 from tenfold.core.errors import ConvergenceWarning, OptionError, ShapeError, WeightError
 from tenfold.decompose import CrossFit, TTCross, entries_of
-from tenfold.decompose.maxvol import chosen, maxvol
+from tenfold.decompose.trains.maxvol import chosen, maxvol
 
 LIKE = np.zeros(())
 Function = Callable[[np.ndarray], np.ndarray]

@@ -8,6 +8,7 @@ pass: an array that is expensive to make should be written to disk first.
 
 import importlib
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -21,6 +22,9 @@ from tenfold.core.arrays import Array, is_complex
 
 AT_ONCE = 2**30
 """Bytes of chunks that a pass works on at once, of which there may be a copy; more if a chunk is larger."""
+
+COLUMNS = 4
+"""Columns that a pass has in work at once for each core."""
 
 Slices = tuple[slice, ...]
 Modes = tuple[int, ...]
@@ -175,12 +179,16 @@ def unfolded(column: Num[np.ndarray, "..."], rows: Modes, dtype: Any) -> Num[np.
 
 
 def _batches(x: Num[Array, "..."], whole: Collection[int]) -> Iterator[list[Slices]]:
-    """The columns of `x`, as many at once as `AT_ONCE` allows."""
+    """The columns of `x`, as many at once as `AT_ONCE` allows.
+
+    And no more than a few for each core: the columns of a projection that is not computed are small, but
+    what they are made of is not.
+    """
     batch: list[Slices] = []
-    held = 0
+    held, most = 0, COLUMNS * (os.cpu_count() or 1)
     for place in _columns(x, whole):
         size = math.prod(s.stop - s.start for s in place) * np.dtype(wide(x)).itemsize
-        if batch and held + size > AT_ONCE:
+        if batch and (held + size > AT_ONCE or len(batch) >= most):
             yield batch
             batch, held = [], 0
         batch.append(place)

@@ -5,6 +5,7 @@ from functools import reduce
 from math import hypot, isfinite, prod
 from operator import add
 
+import numpy as np
 import torch
 from jaxtyping import Float
 
@@ -114,8 +115,17 @@ def _norm(x: Float[Array, "..."]) -> float:
     if is_traced(x):
         return root(xp.sum(xp.real(x * xp.conj(x)) if is_complex(x) else x * x))
     x = x.detach() if isinstance(x, torch.Tensor) else x
-    value = float(xp.linalg.vector_norm(x))
+    value = float(_plain_norm(x))
     if isfinite(value) and value**2 > 1e6 * float(xp.finfo(x.dtype).smallest_normal):
         return value
     largest = float(xp.max(xp.abs(x))) if prod(x.shape) else 0.0
-    return largest * float(xp.linalg.vector_norm(x / largest)) if isfinite(largest) and largest > 0 else value
+    return largest * float(_plain_norm(x / largest)) if isfinite(largest) and largest > 0 else value
+
+
+def _plain_norm(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """By a dot product for NumPy, which writes an array of squares otherwise."""
+    if isinstance(x, np.ndarray) and not is_complex(x):
+        flat = np.reshape(x, (-1,))
+        with np.errstate(over="ignore"):
+            return np.sqrt(np.dot(flat, flat))
+    return namespace(x).linalg.vector_norm(x)

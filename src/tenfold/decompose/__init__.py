@@ -2,33 +2,33 @@
 
 from tenfold.core.sparse import Incomplete, Sparse
 from tenfold.decompose.base import Fit, Method, methods
-from tenfold.decompose.black_box import entries_of
-from tenfold.decompose.block_term import BlockTermALS, BlockTermGN
-from tenfold.decompose.completion import Completion, CPIncomplete, TuckerIncomplete
-from tenfold.decompose.cp_als import CPALS
-from tenfold.decompose.cp_epc import CPEPC
-from tenfold.decompose.cp_gn import CPGN
-from tenfold.decompose.cp_leverage import CPLeverage
-from tenfold.decompose.cp_match import Match, congruences, matched
-from tenfold.decompose.cp_nesterov import CPNesterov
-from tenfold.decompose.cp_pipeline import CPD
-from tenfold.decompose.hooi import HOOI
-from tenfold.decompose.hosvd import HOSVD, STHOSVD
-from tenfold.decompose.ht_svd import HTSVD
-from tenfold.decompose.kronecker_svd import KroneckerSVD, nearest_kronecker
-from tenfold.decompose.network_als import NetworkALS
-from tenfold.decompose.network_gn import NetworkGN
-from tenfold.decompose.network_gradient import NetworkGradient
-from tenfold.decompose.randomized_hosvd import RandomizedHOSVD
-from tenfold.decompose.randomized_tt import RandomizedTTSVD
-from tenfold.decompose.sensitivity import sensitivity
-from tenfold.decompose.sliced_svd import SlicedSVD
-from tenfold.decompose.sparse_residual import sparse_inner
-from tenfold.decompose.svd import RandomizedSVD, TruncatedSVD
-from tenfold.decompose.tr_als import TRALS
-from tenfold.decompose.tr_svd import TRSVD
-from tenfold.decompose.tt_cross import CrossFit, TTCross
-from tenfold.decompose.tt_svd import TTSVD
+from tenfold.decompose.cp.als import CPALS
+from tenfold.decompose.cp.epc import CPEPC
+from tenfold.decompose.cp.gn import CPGN
+from tenfold.decompose.cp.leverage import CPLeverage
+from tenfold.decompose.cp.match import Match, congruences, matched
+from tenfold.decompose.cp.nesterov import CPNesterov
+from tenfold.decompose.cp.pipeline import CPD
+from tenfold.decompose.cp.sensitivity import sensitivity
+from tenfold.decompose.entries.completion import Completion, CPIncomplete, TuckerIncomplete
+from tenfold.decompose.entries.sparse_residual import sparse_inner
+from tenfold.decompose.matrices.kronecker_svd import KroneckerSVD, nearest_kronecker
+from tenfold.decompose.matrices.sliced_svd import SlicedSVD
+from tenfold.decompose.matrices.svd import RandomizedSVD, TruncatedSVD
+from tenfold.decompose.networks.als import NetworkALS
+from tenfold.decompose.networks.block_term import BlockTermALS, BlockTermGN
+from tenfold.decompose.networks.gn import NetworkGN
+from tenfold.decompose.networks.gradient import NetworkGradient
+from tenfold.decompose.trains.black_box import entries_of
+from tenfold.decompose.trains.ht_svd import HTSVD
+from tenfold.decompose.trains.randomized_tt import RandomizedTTSVD
+from tenfold.decompose.trains.tr_als import TRALS
+from tenfold.decompose.trains.tr_svd import TRSVD
+from tenfold.decompose.trains.tt_cross import CrossFit, TTCross
+from tenfold.decompose.trains.tt_svd import TTSVD
+from tenfold.decompose.tucker.hooi import HOOI
+from tenfold.decompose.tucker.hosvd import HOSVD, STHOSVD
+from tenfold.decompose.tucker.randomized_hosvd import RandomizedHOSVD
 from tenfold.decompose.weighted import Root, decompose_weighted, root_of
 
 __all__ = [

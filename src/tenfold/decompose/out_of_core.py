@@ -21,7 +21,7 @@ from tenfold.core.passes import Modes
 from tenfold.core.pieces import frobenius, together
 from tenfold.decompose.base import Fit, relative
 from tenfold.decompose.cuts import Basis, cheapest_first, ranks
-from tenfold.decompose.train_ends import cut_ends, train_of
+from tenfold.decompose.trains.ends import cut_ends, train_of
 from tenfold.formats import Format, TensorTrain, Tucker
 
 F = TypeVar("F", bound=Format)

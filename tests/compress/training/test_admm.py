@@ -22,7 +22,7 @@ from tenfold.compress.training.pull import Pull
 from tenfold.core.errors import CheckpointError, DivergedError, LayoutError, OptionError, SelectionError
 from tenfold.data import ImageBatches, ImageData, digits
 from tenfold.decompose import Fit, Method
-from tenfold.decompose.svd import TruncatedSVD
+from tenfold.decompose.matrices.svd import TruncatedSVD
 from tenfold.formats import LowRank
 from tenfold.measure import accuracy
 

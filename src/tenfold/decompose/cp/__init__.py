@@ -1,0 +1,1 @@
+"""The canonical polyadic decomposition: sums of rank-one terms."""

@@ -1,0 +1,1 @@
+"""Tensors of which some entries are known: sparse and incomplete ones."""

@@ -1,0 +1,1 @@
+"""Matrices, slices of matrices and sums of Kronecker products by the SVD."""

@@ -1,0 +1,1 @@
+"""Any format by its network: alternation, Gauss–Newton steps, gradients; block terms."""

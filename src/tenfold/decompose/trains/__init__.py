@@ -1,0 +1,1 @@
+"""Tensor trains, rings and trees, by SVDs, sampled fibres and alternation."""

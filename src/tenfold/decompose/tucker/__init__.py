@@ -1,0 +1,1 @@
+"""Tucker: a core and a basis for each mode."""
