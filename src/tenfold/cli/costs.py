@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.cli.bars import Bar
 from tenfold.compress import Plan, Site, apply_, find_sites, plan
+from tenfold.compress.opening import opened
 from tenfold.core.errors import TenfoldError
 from tenfold.measure import flops
 from tenfold.ranks import Budget
@@ -58,6 +59,7 @@ class Costs:
 
 def costs(model: nn.Module, example: Tensor, budget: Budget, names: Sequence[str], bar: Bar) -> Costs:
     """Plan with each preset, and count."""
+    model = opened(model)
     sites = find_sites(model, example)
     dense = {s.name: _dense(model, s) for s in sites}
     found: list[PresetCost] = []

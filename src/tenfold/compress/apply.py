@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
 from tenfold.compress.fit import fitted
+from tenfold.compress.opening import open_
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import METHODS
 from tenfold.compress.shift import shift_of
@@ -57,6 +58,7 @@ def apply_(
         UnsupportedError: if a layer has no factorized form.
         WeightError: if a weight holds NaN or infinite entries.
     """
+    open_(model, plan.layers)
     entries = [(m, p, layer) for m, ps in plan.layers.items() for p, layer in ps.items()]
     for module, parameter, layer in entries:
         _check(model, module, parameter, fit)

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from tenfold.compress.opening import close_
 from tenfold.core.errors import UnsupportedError
 from tenfold.nn import FactorizedLayer
 
@@ -40,6 +41,7 @@ def to_dense_(model: nn.Module) -> tuple[str, ...]:
             dense = layers.setdefault(id(module), _dense(module, weights))
             parent, _, child = path.rpartition(".")
             setattr(model.get_submodule(parent), child, dense)
+    close_(model)
     return tuple(names)
 
 

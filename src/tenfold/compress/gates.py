@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.core.errors import OptionError, SelectionError
+from tenfold.core.errors import OptionError, UnsupportedError
 from tenfold.core.network import Axis
 from tenfold.nn import FactorizedLayer
-from tenfold.nn.gates import GatedTensor
+from tenfold.nn.gates import gated, put_gates
+from tenfold.nn.shared_factors import SharingTensor
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 
@@ -28,6 +29,7 @@ def insert_gates_(model: nn.Module) -> tuple[str, ...]:
 
     Raises:
         SelectionError: if there is no factorized layer.
+        UnsupportedError: if layers share factors of one joint tensor.
 
     >>> from tenfold.nn import FactorizedLinear
     >>> model = nn.Sequential(FactorizedLinear(20, 10, rank=4))
@@ -36,27 +38,14 @@ def insert_gates_(model: nn.Module) -> tuple[str, ...]:
     >>> model[0].weight.gates["R"].shape
     torch.Size([4])
     """
-    made: dict[int, GatedTensor] = {}
-    for module in model.modules():
-        if isinstance(module, FactorizedLayer) and not isinstance(module.weight, GatedTensor):
-            plain = module.weight
-            if id(plain) not in made:
-                made[id(plain)] = GatedTensor(plain)
-            module.weight = made[id(plain)]
-    return tuple(gated(model))
-
-
-def gated(model: nn.Module) -> dict[str, GatedTensor]:
-    """The weights with gates by name, each once; raises SelectionError if there are none."""
-    found: dict[int, tuple[str, GatedTensor]] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, FactorizedLayer) and isinstance(module.weight, GatedTensor):
-            found.setdefault(id(module.weight), (f"{name}.weight" if name else "weight", module.weight))
-    if not found:
-        raise SelectionError(
-            "the model has no factorized layer with gates.", "Compress it, then call `insert_gates_`."
+    weights = [m.weight for m in model.modules() if isinstance(m, FactorizedLayer)]
+    if any(isinstance(weight, SharingTensor) for weight in weights):
+        raise UnsupportedError(
+            "the model has layers of a joint factorization, whose ranks cannot be chosen one by one.",
+            "Use `tenfold.nn.tensor_lasso(model)`, which shuts gates for all of them at once.",
         )
-    return dict(found.values())
+    put_gates(weights)
+    return tuple(gated(model))
 
 
 def gate_widths(model: nn.Module) -> dict[str, dict[Axis, list[float]]]:

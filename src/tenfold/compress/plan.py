@@ -15,6 +15,7 @@ from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.latency import LatencyTable
 from tenfold.compress.metric import Metric, metrics
 from tenfold.compress.offers import Offer, offered
+from tenfold.compress.opening import opened
 from tenfold.compress.select import Choice, Selection, Wanted, choose
 from tenfold.compress.shift import followed_by_norm
 from tenfold.compress.sites import LOOKUPS, find_sites
@@ -178,6 +179,7 @@ def plan(
     """
     rule = Uniform() if rule is None else rule
     table = LatencyTable() if latencies is None else latencies
+    model = opened(model)
     choices = choose(model, find_sites(model, example), preset, select)
     choices = [_dense_under(metric, choice) for choice in choices]
     chosen_metrics = _metrics(model, choices, metric, example)

@@ -156,8 +156,21 @@ def in_slices(layout: Layout, count: int) -> Layout:
 
 
 def convolutional(layout: str, kernels: tuple[str, ...] = CONVOLUTIONS) -> dict[str, str]:
-    """The layout for convolutions of each order; `*` stands for the spatial axes."""
-    return {f"o i {k}": layout.replace("*", k) for k in kernels}
+    """The layout for convolutions of each order, and for transposed ones; `*` stands for the spatial axes.
+
+    >>> convolutional("o i * -> o i (*)", ("h w",))
+    {'o i h w': 'o i h w -> o i (h w)', 'i o h w': 'i o h w -> o i (h w)'}
+    """
+    ordinary = {k: layout.replace("*", k) for k in kernels}
+    turned = {f"i o {k}": inputs_first(text) for k, text in ordinary.items()}
+    return {f"o i {k}": text for k, text in ordinary.items()} | turned
+
+
+def inputs_first(layout: str) -> str:
+    """The same modes of a weight whose inputs stand before its outputs, as in transposed convolutions."""
+    parsed = Layout.parse(layout)
+    outputs, inputs, *taps = parsed.weight
+    return str(Layout((inputs, outputs, *taps), parsed.modes, parsed.sizes))
 
 
 def serving(axes: str) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.apply import LayerFit, apply_
+from tenfold.compress.opening import open_
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.core.errors import ModelError, SelectionError
 from tenfold.core.layout import Layout
@@ -41,6 +42,7 @@ def apply_fresh_(model: nn.Module, plan: Plan, *, seed: int = 0) -> tuple[LayerF
     >>> torch.allclose(model[0].weight.dense().std(), before)
     True
     """
+    open_(model, plan.layers)
     deviations = {module: _deviation(model, module, ps) for module, ps in plan.layers.items()}
     fits = apply_(model, plan, fit=False)
     for k, (module, deviation) in enumerate(deviations.items()):

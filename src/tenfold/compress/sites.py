@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.compress.opening import opened
 from tenfold.core.errors import ModelError
 from tenfold.measure.running import evaluating, run
 from tenfold.nn import REPLACEMENTS
@@ -46,7 +47,8 @@ def find_sites(model: nn.Module, example: Any) -> list[Site]:
     """The sites of a model in the order of its modules; a parameter that stands in several places is one.
 
     `example` is a batch as the model takes it: a tensor, a tuple of arguments or a mapping of them. The
-    model is run once, in evaluation mode and without gradients, and left as it was.
+    model is run once, in evaluation mode and without gradients, and left as it was. Recurrent and attention
+    modules are seen as the linear layers that they are made of.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
     >>> [(s.name, s.shape, s.example) for s in find_sites(net, torch.zeros(2, 3, 8, 8))]
@@ -54,6 +56,7 @@ def find_sites(model: nn.Module, example: Any) -> list[Site]:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"a model was expected, but {type(model).__name__} came.", "Give a torch.nn.Module.")
+    model = opened(model)
     seen = _input_shapes(model, example)
     places = _places(model)
     found: dict[int, Site] = {}

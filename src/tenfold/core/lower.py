@@ -7,7 +7,18 @@ from functools import lru_cache
 from tenfold.core.cost import Cost
 from tenfold.core.merging import Lowering, Wish
 from tenfold.core.network import Axes
-from tenfold.core.program import Batched, Conv, Ints, Linear, Program, Shuffle, Step, Stored, View
+from tenfold.core.program import (
+    Batched,
+    Conv,
+    Ints,
+    Linear,
+    Program,
+    Shuffle,
+    Step,
+    Stored,
+    Transposed,
+    View,
+)
 from tenfold.core.search import Application, Graph, Nodes, Pair, Window, search
 
 
@@ -137,22 +148,46 @@ class _Layer(Lowering):
         return tuple(sorted(new, key=lambda a: (a in met) != first))
 
     def convolve(self, turn: _Turn, current: Axes, after: Pair | None) -> Axes:
-        """A meeting in a convolutional layer; spectators and kept axes are groups."""
+        """A meeting in a convolutional layer; spectators and kept axes are groups.
+
+        Where the weight carries no spatial axis, a transposed layer runs a convolution of one tap.
+        """
         spectators, kept, gone, new = self.parts(current, turn.weight, turn.left | turn.weight)
         if current != (*spectators, *kept, *gone):
             turn.steps.append(self.shuffle(current, (*spectators, *kept, *gone)))
         new = self.arranged(new, after, (), ())
         slides = tuple(a for a in self.windows if a in self.graph.axes(turn.weight))
         taps = tuple(self.network.size_of[a] if a in slides else 1 for a in self.windows)
-        s, k, g, n = (self.numel(x) for x in (spectators, kept, gone, new))
+        s, k, g, n = sizes = tuple(self.numel(x) for x in (spectators, kept, gone, new))
+        spread = any(self.windows[a].transposed for a in slides)
+        rows, columns = (kept + gone, new) if spread else (kept + new, gone)
         self.wishes[turn.weight] = Wish(
-            (kept + new, gone, *((a,) if a in slides else () for a in self.windows)), (k * n, g, *taps)
+            (rows, columns, *((a,) if a in slides else () for a in self.windows)),
+            (self.numel(rows), self.numel(columns), *taps),
         )
-        turn.kind = _conv_kind(s * k, g, n, taps)
-        turn.steps.append(self.conv_step((s, k, g, n), slides))
+        turn.kind = _conv_kind(s * k, g, n, taps, spread)
+        turn.steps.append((self.transposed_step if spread else self.conv_step)(sizes, slides))
         return (*spectators, *kept, *new)
 
-    def conv_step(self, sizes: tuple[int, int, int, int], slides: Axes) -> Conv:
+    def transposed_step(self, sizes: Ints, slides: Axes) -> Transposed:
+        """A step that transposes the axes `slides` alone: the others have stride 1 and one tap."""
+        spectators, kept, gone, new = sizes
+        windows = [w if a in slides else Window() for a, w in self.app.windows]
+        return Transposed(
+            weight=-1,
+            view=View(),
+            spectators=spectators,
+            channels=spectators * kept * gone,
+            out=spectators * kept * new,
+            axes=tuple(k for k, a in enumerate(self.windows) if a in slides),
+            stride=tuple(w.stride for w in windows),
+            padding=tuple(w.before for w in windows),
+            output_padding=tuple(w.before - w.after for w in windows),
+            dilation=tuple(w.dilation for w in windows),
+            groups=spectators * kept,
+        )
+
+    def conv_step(self, sizes: Ints, slides: Axes) -> Conv:
         spectators, kept, gone, new = sizes
         windows = [w if a in slides else Window() for a, w in self.app.windows]
         padded = [w.mode != "zeros" or w.before != w.after for w in windows]
@@ -181,11 +216,11 @@ def _makes_all(step: Step) -> bool:
     """Whether the step makes all output channels in one piece, so that it can add the bias."""
     if isinstance(step, Linear):
         return step.pre * step.post == 1
-    return isinstance(step, Conv)
+    return isinstance(step, Conv | Transposed)
 
 
-def _conv_kind(kept: int, gone: int, new: int, taps: Ints) -> str:
-    size = "x".join(str(t) for t in taps)
+def _conv_kind(kept: int, gone: int, new: int, taps: Ints, transposed: bool) -> str:
+    size = ("transposed " if transposed else "") + "x".join(str(t) for t in taps)
     if kept == 1:
         return size
     return f"depthwise {size}" if gone == new == 1 else f"grouped {size}"

@@ -75,6 +75,25 @@ class Conv(NamedTuple):
     groups: int
 
 
+class Transposed(NamedTuple):
+    """The activation (batch, spectators kept gone, *positions) is spread by a kernel (kept gone, new, *taps).
+
+    The step transposes the spatial axes numbered in `axes`; the others it passes by.
+    """
+
+    weight: int
+    view: View
+    spectators: int
+    channels: int
+    out: int
+    axes: Ints
+    stride: Ints
+    padding: Ints
+    output_padding: Ints
+    dilation: Ints
+    groups: int
+
+
 class Gather(NamedTuple):
     """A weight (rows, rest) gives the rows that the indices ask for: (indices, *rest), in `shape`.
 
@@ -100,7 +119,7 @@ class Bag(NamedTuple):
     shape: Ints
 
 
-Step = Merge | Shuffle | Linear | Batched | Conv | Gather | Bag
+Step = Merge | Shuffle | Linear | Batched | Conv | Transposed | Gather | Bag
 
 
 class Line(NamedTuple):
@@ -131,7 +150,8 @@ class Program:
     """Steps to run, how the factors are stored for them, and what they cost.
 
     `bias_last` says that the last step adds the bias itself; otherwise it is added to the result.
-    `dimensions` counts the sliding axes: 0 for a linear layer, 2 for an image.
+    `dimensions` counts the spatial axes: 0 for a linear layer, 2 for an image; `inputs` what the layer is
+    called with.
     """
 
     steps: tuple[Step, ...]
@@ -139,6 +159,7 @@ class Program:
     lines: tuple[Line, ...]
     bias_last: bool = False
     dimensions: int = 0
+    inputs: int = 1
 
     @property
     def flops(self) -> int:
@@ -162,7 +183,7 @@ class Program:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What each step is, in words: "1x1", "3x3", "depthwise 3x1", "linear", "merge", ..."""
+        """What each step is, in words: "1x1", "3x3", "depthwise 3x1", "transposed 3x3", "linear", "merge"."""
         return tuple(line.kind for line in self.lines)
 
     def explain(self) -> str:

@@ -21,7 +21,8 @@ EXACT = 8
 class Window:
     """How a spatial axis slides over the input, and how the input is padded (`mode` as in torch's layers).
 
-    `length` is the input's, for the cost only.
+    A `transposed` axis is scattered instead: every input position adds a kernel to the output, whose ends
+    are cut by `before` and `after`. `length` is the input's, for the cost only.
     """
 
     stride: int = 1
@@ -30,12 +31,25 @@ class Window:
     dilation: int = 1
     length: int = 16
     mode: str = "zeros"
+    transposed: bool = False
 
     def positions(self, taps: int) -> int:
-        """Number of output positions for a kernel of `taps` taps."""
-        return max(
-            1, (self.length + self.before + self.after - self.dilation * (taps - 1) - 1) // self.stride + 1
-        )
+        """Number of places where a kernel of `taps` taps lies: one for each output position, or, where it is
+        transposed, one for each input position."""
+        return self.length if self.transposed else self.outputs(taps)
+
+    def outputs(self, taps: int) -> int:
+        """Number of output positions for a kernel of `taps` taps.
+
+        >>> Window(stride=2, before=1, after=1, length=8).outputs(4)
+        4
+        >>> Window(stride=2, before=1, after=1, length=4, transposed=True).outputs(4)
+        8
+        """
+        reach, ends = self.dilation * (taps - 1) + 1, self.before + self.after
+        if self.transposed:
+            return max(1, (self.length - 1) * self.stride + reach - ends)
+        return max(1, (self.length + ends - reach) // self.stride + 1)
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,14 @@ class Application:
                     f"spatial axis '{a}' is carried by several factors, which cannot slide one by one.",
                     "Use a layout in which one mode holds the axis.",
                 )
+        if len({w.transposed for _, w in self.windows}) > 1:
+            raise UnsupportedError(
+                "some spatial axes slide and others are transposed.", "Make two layers of them."
+            )
 
     @property
     def spatial(self) -> Axes:
-        """The axes that slide."""
+        """The axes that slide, or are transposed."""
         return tuple(a for a, _ in self.windows)
 
     @cached_property
@@ -109,9 +127,22 @@ class Graph:
             count = self.app.rows
             for a, window in self.app.windows:
                 waiting = a in self.axes(s)
-                count *= window.length if waiting else window.positions(self.network.size_of[a])
+                count *= window.length if waiting else window.outputs(self.network.size_of[a])
             self._positions[s] = count
         return self._positions[s]
+
+    def placements(self, left: Nodes, right: Nodes) -> int:
+        """Batch times places where the kernel lies when the activation `left` meets it.
+
+        Those of the result; along an axis that is transposed in this step, those of the activation.
+        """
+        count = self.positions(left | right)
+        if not self.streams(left) or self.app is None:
+            return count
+        for a, window in self.app.windows:
+            if window.transposed and a in self.axes(right):
+                count = count // window.outputs(self.network.size_of[a]) * window.length
+        return count
 
     def channels(self, s: Nodes) -> Axes:
         """The axes of `s` that are stored: an activation does not hold the taps that it waits for."""
@@ -135,7 +166,12 @@ class Graph:
         elements = self.elements(left) + self.elements(right) + self.elements(both)
         size = self.network.product
         return Work(
-            size(kept), size(alone) * self.positions(both), size(gone), size(new), size(taps), elements
+            size(kept),
+            size(alone) * self.placements(left, right),
+            size(gone),
+            size(new),
+            size(taps),
+            elements,
         )
 
 

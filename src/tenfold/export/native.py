@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tenfold.core.program import Conv, Linear, Merge, Program
+from tenfold.core.program import Conv, Linear, Merge, Program, Transposed
 from tenfold.export.fold import folded
 from tenfold.nn import FactorizedLayer
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 PADS: dict[str, dict[int, type[nn.Module]]] = {
     "constant": {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d},
     "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
@@ -24,6 +25,8 @@ def to_native(model: nn.Module) -> nn.Module:
 
     Products of factors with factors are worked out once. A layer stays as it is if its steps permute
     channels or fold them into the batch, or if the chain would hold as many elements as the dense weight.
+    A transposed convolution that is called with an `output_size` has no such chain: `nn.Sequential` takes
+    the input alone. Take `fold` there.
 
     >>> from tenfold.nn import FactorizedLinear
     >>> to_native(nn.Sequential(FactorizedLinear(512, 256, rank=8)))
@@ -51,9 +54,8 @@ def native_layer(layer: FactorizedLayer) -> nn.Sequential | None:
     program, weights = folded(layer.program, layer.weight.factors())
     modules: list[nn.Module] = []
     for step in program.steps:
-        if isinstance(step, Linear | Conv):
-            weight = weights[step.weight]
-            modules += _linear(weight) if isinstance(step, Linear) else _conv(step, weight)
+        if isinstance(step, Linear | Conv | Transposed):
+            modules += _modules(step, weights[step.weight])
     if sum(p.numel() for m in modules for p in m.parameters()) >= layer.weight.shape.numel():
         return None
     if layer.bias is not None:
@@ -67,9 +69,15 @@ def is_chain(program: Program) -> bool:
     def plain(step: object) -> bool:
         if isinstance(step, Linear):
             return step.pre * step.post == 1
-        return isinstance(step, Merge | Conv)
+        return isinstance(step, Merge | Conv | Transposed)
 
-    return all(plain(step) for step in program.steps)
+    return program.inputs == 1 and all(plain(step) for step in program.steps)
+
+
+def _modules(step: Linear | Conv | Transposed, weight: Tensor) -> list[nn.Module]:
+    if isinstance(step, Linear):
+        return _linear(weight)
+    return _conv(step, weight) if isinstance(step, Conv) else _transposed(step, weight)
 
 
 def _linear(weight: Tensor) -> list[nn.Module]:
@@ -88,3 +96,13 @@ def _conv(step: Conv, weight: Tensor) -> list[nn.Module]:
     module.weight = nn.Parameter(weight)
     pad = [PADS[step.pad_mode][order](step.pad)] if step.pad else []
     return [*pad, module]
+
+
+def _transposed(step: Transposed, weight: Tensor) -> list[nn.Module]:
+    kind: Any = TRANSPOSED[len(step.stride)]
+    module: nn.Module = kind(
+        step.channels, step.out, tuple(weight.shape[2:]), step.stride, step.padding, step.output_padding,
+        step.groups, bias=False, dilation=step.dilation, device="meta",
+    )  # fmt: skip
+    module.weight = nn.Parameter(weight)
+    return [module]

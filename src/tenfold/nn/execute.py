@@ -6,20 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tenfold.core.program import Bag, Batched, Conv, Gather, Linear, Merge, Program, Shuffle, View
+from tenfold.core.program import (
+    Bag,
+    Batched,
+    Conv,
+    Gather,
+    Linear,
+    Merge,
+    Program,
+    Shuffle,
+    Transposed,
+    View,
+)
 from tenfold.nn.bags import Bags
 from tenfold.nn.memory import repeated
 
 WHOLE = ((1, 0, 1),)
 """The digits of a row whose number is the index."""
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def run(program: Program, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+def run(
+    program: Program,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: Tensor | None = None,
+    output_padding: Sequence[int] | None = None,
+) -> Tensor:
     """The layer's output: channels are axis 1 of a convolution's input and the last axis of a linear one's.
 
-    `weights` are the factors as `program.stored` describes them. The loop is over static data, so a tracer
-    sees straight-line tensor code.
+    `weights` are the factors as `program.stored` describes them. `output_padding`, one number for each
+    spatial axis, takes the place of the program's own in transposed convolutions. The loop is over static
+    data, so a tracer sees straight-line tensor code.
     """
     buffers = list(weights)
     for k, step in enumerate(program.steps):
@@ -28,6 +47,8 @@ def run(program: Program, x: Tensor, weights: Sequence[Tensor], bias: Tensor | N
             buffers.append(merge(step, buffers[step.left], buffers[step.right]))
         elif isinstance(step, Conv):
             x = convolve(step, x, view(buffers[step.weight], step.view), last)
+        elif isinstance(step, Transposed):
+            x = spread(step, x, view(buffers[step.weight], step.view), last, output_padding)
         elif isinstance(step, Linear):
             x = multiply(step, x, view(buffers[step.weight], step.view), last)
         elif isinstance(step, Batched):
@@ -37,6 +58,17 @@ def run(program: Program, x: Tensor, weights: Sequence[Tensor], bias: Tensor | N
     if bias is None or program.bias_last:
         return x
     return x + bias.view(-1, *(1,) * program.dimensions)
+
+
+def join(program: Program, first: Tensor, second: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """What a bilinear layer makes of two inputs (batch, ...), before its bias: (batch, outputs)."""
+    buffers = [*weights, first, second]
+    for step in program.steps:
+        if isinstance(step, Merge):
+            buffers.append(merge(step, buffers[step.left], buffers[step.right]))
+        else:
+            buffers.append(view(buffers[-1], View(step.perm, step.shape)))  # type: ignore[union-attr]
+    return buffers[-1]
 
 
 def look_up(
@@ -159,3 +191,16 @@ def convolve(step: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         x = F.pad(x, step.pad, step.pad_mode)
     convolution = CONVOLUTIONS[len(step.stride)]
     return convolution(x, weight, bias, step.stride, step.padding, step.dilation, step.groups)
+
+
+def spread(
+    step: Transposed, x: Tensor, weight: Tensor, bias: Tensor | None, output_padding: Sequence[int] | None
+) -> Tensor:
+    """As `convolve`, transposed: the axes of the step grow, each by its own stride and taps."""
+    if step.spectators > 1:
+        weight = repeated(weight, step.spectators)
+    ends = step.output_padding
+    if output_padding is not None:
+        ends = tuple(n if k in step.axes else 0 for k, n in enumerate(output_padding))
+    convolution = TRANSPOSED[len(step.stride)]
+    return convolution(x, weight, bias, step.stride, step.padding, ends, step.groups, step.dilation)

@@ -14,6 +14,7 @@ from tenfold.core.network import Axes
 from tenfold.core.search import Application
 from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias, replaces
+from tenfold.nn.composite import opening
 from tenfold.nn.execute import run
 from tenfold.nn.tensor import FactorizedTensor
 
@@ -83,10 +84,14 @@ class FactorizedLinear(FactorizedLayer):
 
     @classmethod
     def from_linear(
-        cls, linear: nn.Linear, method: Any, ranks: Ranks | None = None, layout: str = "o i -> o i"
+        cls, linear: nn.Module, method: Any, ranks: Ranks | None = None, layout: str = "o i -> o i"
     ) -> Self:
-        """Decompose a dense layer: `FactorizedLinear.from_linear(linear, TruncatedSVD(), 16)`."""
-        return cls.decomposed(linear, method, ranks, layout)
+        """Decompose a dense layer: `FactorizedLinear.from_linear(linear, TruncatedSVD(), 16)`.
+
+        Hugging Face's `Conv1D` serves as well; its weight is that of `linear_of_conv1d`.
+        """
+        how = opening(linear)
+        return cls.decomposed(how(linear) if how else linear, method, ranks, layout)
 
     def to_dense(self) -> nn.Linear:
         """The `nn.Linear` that computes the same."""

@@ -1,40 +1,39 @@
 """The module that owns the factors of one weight as ordinary parameters."""
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from tenfold.core.errors import ShapeError
 from tenfold.core.layout import Layout, rearrange
 from tenfold.core.network import Axes, Axis, Network
 from tenfold.core.program import Program, Stored
-from tenfold.formats import Format, Ranks, formats
+from tenfold.formats import Format, General, Ranks, formats
 from tenfold.formats.base import array_fields
+from tenfold.nn.contract import Contraction, contract, contraction
 from tenfold.nn.execute import run
 from tenfold.nn.memory import in_memory_order
+from tenfold.nn.tensor_view import DenseFallbackWarning, TensorLike
+
+__all__ = ["DenseFallbackWarning", "FactorizedTensor"]
 
 
-class DenseFallbackWarning(UserWarning):
-    """A factorized weight was made dense because the function that met it has no factorized form."""
-
-
-class FactorizedTensor(nn.Module):
+class FactorizedTensor(TensorLike, nn.Module):
     """A weight held as factors, which are its parameters; `value` is the format over them.
 
     Each factor is stored as the layer's program wants it (`stored`), so that no weight is permuted when the
     layer runs; kernels of several taps are kept in channels-last memory, which convolutions run faster on.
-    Functions that expect a tensor may be called with it: `F.linear` runs factor by factor, others get
-    `dense()`.
+    Slices and sums of it stay factorized, and functions of torch may be called with it: see `TensorLike`.
 
     >>> x = FactorizedTensor.new((8, 6, 5), 3, "cp")
     >>> x.shape, [name for name, _ in x.named_parameters()]
     (torch.Size([8, 6, 5]), ['matrices_0', 'matrices_1', 'matrices_2'])
     >>> torch.allclose(torch.sum(x), x.dense().sum())
     True
+    >>> x[2:, [0, 1]]
+    FactorizedView(CP, shape=(6, 2, 5), ranks={'R': 3})
     """
 
     def __init__(self, value: Format, layout: Layout | None = None, program: Program | None = None) -> None:
@@ -49,10 +48,13 @@ class FactorizedTensor(nn.Module):
         self.static = value.static
         self.names = tuple(_names(value))
         self.stored = program.stored if program else _as_is(self.network)
+        self.wiring = repr((self.network, [s.groups for s in self.stored], layout and layout.weight))
         for name, factor, own in zip(self.names, self._arranged(value.factors), value.factors, strict=True):
-            self.register_parameter(
-                name, nn.Parameter(factor, requires_grad=own.is_floating_point() or own.is_complex())
-            )
+            self._keep(name, factor, own.is_floating_point() or own.is_complex())
+
+    def _keep(self, name: str, factor: Tensor, trained: bool) -> None:
+        """Register a factor, in the order in which it is stored, as a parameter."""
+        self.register_parameter(name, nn.Parameter(factor, requires_grad=trained))
 
     @classmethod
     def new(
@@ -61,14 +63,46 @@ class FactorizedTensor(nn.Module):
         rank: Ranks,
         factorization: str,
         *,
+        layout: str | Layout | None = None,
         std: float = 0.02,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
         """Random factors of the format called `factorization`; entries of the dense tensor have deviation
-        `std`."""
+        `std`. With a layout, such as "(o0=4 o1) i -> o0 (o1 i)", it says what is factored.
+
+        Raises:
+            UnknownNameError, RankError, ShapeError, LayoutError: for what cannot be.
+        """
+        bound = _bound(layout, shape)
         like = torch.empty((), device=device, dtype=dtype)
-        return cls(formats[factorization].random(shape, rank, like=like, std=std))
+        modes = tuple(shape) if bound is None else bound.mode_shape
+        return cls(formats[factorization].random(modes, rank, like=like, std=std), bound)
+
+    @classmethod
+    def from_tensor(
+        cls,
+        tensor: Tensor,
+        method: Callable[..., Any],
+        ranks: Ranks | None = None,
+        *,
+        layout: str | Layout | None = None,
+    ) -> Self:
+        """The factors that a method of decomposition finds, in the dtype and on the device of `tensor`.
+
+        `method(tensor, ranks).value` is the format: `from_tensor(x, HOOI(), (4, 4, None))`. The factors are
+        parameters of their own; no gradient flows to `tensor`.
+
+        >>> from tenfold.decompose import TTSVD
+        >>> x = torch.ones(4, 5, 6)
+        >>> FactorizedTensor.from_tensor(x, TTSVD(), 1)
+        FactorizedTensor(tt, shape=(4, 5, 6), ranks={'R1': 1, 'R2': 1})
+        """
+        bound = _bound(layout, tensor.shape)
+        source = tensor.detach()
+        value = method(source if bound is None else bound.to_modes(source), ranks).value
+        kept = tensor.is_floating_point() or tensor.is_complex()
+        return cls(value.map(lambda f: f.to(tensor.dtype)) if kept else value, bound)
 
     def factors(self) -> list[Tensor]:
         """The parameters as they are stored, in the order of the program."""
@@ -91,18 +125,37 @@ class FactorizedTensor(nn.Module):
 
     def dense(self) -> Tensor:
         """The weight, contracted from its factors."""
-        tensor = self.value.dense()
-        return tensor if self.layout is None else self.layout.to_weight(tensor)
+        factors = self.factors()
+        mixed = any(f.dtype != factors[0].dtype for f in factors)
+        if mixed or len(factors) == 1 or type(self).value is not FactorizedTensor.value:
+            return super().dense()
+        return contract(self._contraction(self.wiring), factors).reshape(self.shape)
 
-    def to_tensor(self) -> Tensor:
-        """The weight, contracted from its factors: another name of `dense`."""
-        return self.dense()
+    @torch.compiler.assume_constant_result
+    def _contraction(self, wiring: str) -> Contraction:
+        """The plan, made when it is first asked for; compiled code holds it, and a guard on the wiring."""
+        outputs = self.layout.axes if self.layout else self.network.modes
+        return contraction(self.network, self.stored, outputs)
 
     def set_(self, value: Format) -> None:
-        """Put new factors of the same shapes into the parameters, without recording gradients."""
+        """Put new factors of the same shapes into the parameters, without recording gradients.
+
+        An optimizer that has the parameters keeps them.
+
+        Raises:
+            ShapeError: for factors of other shapes; nothing is changed then.
+        """
+        self._check_shapes(value)
         with torch.no_grad():
             for own, factor in zip(self.factors(), self._arranged(value.factors), strict=True):
                 own.copy_(factor)
+
+    def _check_shapes(self, value: Format) -> None:
+        if value.network.shapes != self.shapes:
+            raise ShapeError(
+                f"factors came with shapes {value.network.shapes}, the parameters have {self.shapes}.",
+                "Give the ranks of this tensor, or make a new one.",
+            )
 
     def _arranged(self, factors: Sequence[Tensor]) -> list[Tensor]:
         """Factors brought from the format's order to the stored one."""
@@ -116,19 +169,6 @@ class FactorizedTensor(nn.Module):
     def shape(self) -> torch.Size:
         """Shape of the dense weight."""
         return torch.Size(self.layout.shape if self.layout else self.network.shape)
-
-    def size(self, dim: int | None = None) -> Any:
-        """Shape of the dense weight, or its size along `dim`."""
-        return self.shape if dim is None else self.shape[dim]
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes of the dense weight."""
-        return len(self.shape)
-
-    def dim(self) -> int:
-        """Number of axes of the dense weight."""
-        return self.ndim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -157,7 +197,7 @@ class FactorizedTensor(nn.Module):
     def extra_repr(self) -> str:
         """Format, shape and ranks."""
         layout = f', layout="{self.layout}"' if self.layout else ""
-        return f"{formats.name_of(self.format)}, shape={tuple(self.shape)}, ranks={self.ranks}{layout}"
+        return f"{_called(self.format)}, shape={tuple(self.shape)}, ranks={self.ranks}{layout}"
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
@@ -165,25 +205,24 @@ class FactorizedTensor(nn.Module):
             if not factor.is_meta:
                 factor.data = in_memory_order(factor.data)
 
-    @classmethod
-    def __torch_function__(
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is F.linear and not kwargs and isinstance(args[1], cls) and not isinstance(args[0], cls):
-            weight = args[1]
-            program = weight.program
-            if program is not None and program.dimensions == 0 and not program.gathers:
-                return run(program, args[0], weight.factors(), args[2] if len(args) > 2 else None)
-        if any(isinstance(a, cls) and a.program is not None for a in (*args, *(kwargs or {}).values())):
-            name = getattr(func, "__name__", func)
-            warnings.warn(
-                f"{name} makes a factorized weight dense at each call", DenseFallbackWarning, stacklevel=2
-            )
-        return func(*tree_map(_dense, args), **tree_map(_dense, kwargs or {}))
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor | None:
+        """`F.linear` with this weight, by the program of its layer where that is a linear one."""
+        program = self.program
+        if program is not None and program.dimensions == 0 and not program.gathers:
+            return run(program, x, self.factors(), bias)
+        return super().linear(x, bias)
 
 
-def _dense(x: Any) -> Any:
-    return x.dense() if isinstance(x, FactorizedTensor) else x
+def _bound(layout: str | Layout | None, shape: Sequence[int]) -> Layout | None:
+    """The layout with all sizes."""
+    if layout is None:
+        return None
+    return (Layout.parse(layout) if isinstance(layout, str) else layout).bind(shape, "the tensor")
+
+
+def _called(kind: type[Format]) -> str:
+    """Name of a format; general networks are not registered."""
+    return "general" if kind is General else formats.name_of(kind)
 
 
 def _names(value: Format) -> Iterator[str]:

@@ -14,6 +14,7 @@ from tenfold.compress.calibration.samples import Samples, described, drawn, want
 from tenfold.compress.calibration.statistics import Statistics, fingerprint
 from tenfold.compress.calibration.thinning import POSITIONS
 from tenfold.compress.calibration.watching import Run, Watch, layers_of, observed, watching
+from tenfold.compress.opening import opened
 from tenfold.compress.sites import Site
 from tenfold.core.atomic import check_file
 from tenfold.core.errors import DataError, ModelError, OptionError, TenfoldError
@@ -85,6 +86,8 @@ def collect(
     (2, tensor([1., 1.]), tensor([[1., 1.],
                                   [1., 2.]]))
     """
+    weights = fingerprint(model)
+    model = opened(model)
     request = Request(named(want), samples, loss, max_patch, max_bytes, seed, positions)
     watches = {site.name: Watch(layers_of(model, site), request.want, max_patch) for site in sites}
     state = Run(max_bytes, seed, positions)
@@ -103,7 +106,7 @@ def collect(
     for watch in state.called:
         watch.check_forward(names[watch])
     found = {name: watch.result(name, count) for name, watch in watches.items()}
-    statistics = Statistics(found, request.want, count, fingerprint(model), request.options())
+    statistics = Statistics(found, request.want, count, weights, request.options())
     _tell_of_scarcity(statistics)
     return statistics
 

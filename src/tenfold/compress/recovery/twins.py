@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tenfold.compress.batches import Forward, outputs_of
 from tenfold.compress.calibration.patches import order_of
 from tenfold.compress.calibration.streams import received_by
+from tenfold.compress.opening import opened
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.shift import followed_by_norm
 from tenfold.core.errors import SelectionError
@@ -39,6 +40,7 @@ def sites_in_order(
 ) -> Sequence[TwinSite]:
     """The sites of the plan that are called once, in the order of these calls; without tables of rows."""
     _check(model, plan)
+    dense = opened(dense)
     norms = {
         layer: norm for layer, norm in followed_by_norm(dense, batch, forward).items() if _keeps(dense, norm)
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tenfold.compress.opening import open_
 from tenfold.compress.plan import Plan
 from tenfold.compress.training.alternate import (
     Choose,
@@ -87,6 +88,7 @@ def admm_(
     schedule = Schedule(rho, growth, rounds, tol)
     if not plan.layers:
         raise SelectionError("the plan names no weight.", "Make one: tenfold.plan(model, budget, ...).")
+    open_(model, plan.layers)
     asked = {"algorithm": "admm", "layers": _layers(plan), "schedule": asdict(schedule), "seed": seed}
     return run(model, learn, lambda model, mu: plan, schedule, asked, seed, generators, resume, progress)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
+from tenfold.compress.opening import open_
 from tenfold.compress.training.admm import run
 from tenfold.compress.training.alternate import Choose, Induced, Learn, Round, Schedule
 from tenfold.core.atomic import StrPath
@@ -65,5 +66,6 @@ def learning_compression_(
     ({'R': 2}, True)
     """
     schedule = Schedule(mu, growth, rounds, tol)
+    open_(model)
     asked = {"algorithm": "learning-compression", "schedule": asdict(schedule), "seed": seed}
     return run(model, learn, choose, schedule, asked, seed, generators, resume, progress)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from tenfold.compress.cost import flops_of
+from tenfold.compress.opening import opened
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import Scheme
 from tenfold.compress.select import Selection, Wanted, choose
@@ -62,6 +63,7 @@ def priced(
         raise OptionError(
             f"alpha={alpha} and unit='{unit}' came.", f"Give a finite alpha > 0, and {', '.join(UNITS)}."
         )
+    model = opened(model)
     choices = choose(model, find_sites(model, example), preset, select)
     offers = tuple(_offer(model, c.site, scheme) for c in choices for scheme in c.schemes)
     reasons = {c.site.name: c.reason for c in choices if not c.schemes}
@@ -125,6 +127,7 @@ def _cheapest(
     model: nn.Module,
     mu: float,
 ) -> Plan:
+    model = opened(model)
     candidates = [offer.candidate(model) for offer in offers]
     named = {offer.name: offer for offer in offers}
     sites = by_site(candidates)

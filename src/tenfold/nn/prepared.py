@@ -1,0 +1,141 @@
+"""Linear layers made ready for many calls with the same weights, as in a loop over time."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from tenfold.core.program import Batched, Linear, Merge, Shuffle
+from tenfold.nn.execute import merge, multiply, multiply_groups, shuffle, view
+from tenfold.nn.linear import FactorizedLinear
+
+Product = Callable[[Tensor, Tensor | None], Tensor]
+"""(x, added) -> x W^T + added."""
+Move = Callable[[Tensor], Tensor]
+"""One step of the activation."""
+
+
+class Affine(NamedTuple):
+    """x W^T + b taken apart: `linear(x, added)` is x W^T + added, and `bias` is what to add.
+
+    What is added may be None, of shape (outputs,), or of the shape of the result. Weights are those of the
+    moment when the layer was made ready; do not keep an `Affine` longer than a forward pass.
+    """
+
+    linear: Product
+    bias: Tensor | None
+
+
+def affine(layer: nn.Module) -> Affine:
+    """The layer, ready for many calls: its factors have met each other, once for all calls.
+
+    A layer of another type, and one with hooks, is called as it is, each time: its `linear` then adds the
+    layer's own bias, and `bias` is None.
+
+    >>> layer = FactorizedLinear(6, 4, rank=4, format="cp", example=(1000, 6))
+    >>> x, ready = torch.ones(3, 6), affine(layer)
+    >>> torch.allclose(ready.linear(x, ready.bias), layer(x))
+    True
+    """
+    if hooked(layer):
+        return Affine(partial(called, layer), None)
+    if type(layer) is nn.Linear:
+        return Affine(product(layer.weight), layer.bias)
+    if type(layer) is FactorizedLinear:
+        return Affine(chain(layer), layer.bias)
+    return Affine(partial(called, layer), None)
+
+
+def hooked(layer: nn.Module) -> bool:
+    """Whether something watches or changes what the layer does when it is called."""
+    own = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    everywhere = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    return bool(own or layer._backward_pre_hooks or everywhere)
+
+
+def chain(layer: FactorizedLinear) -> Product:
+    """The steps of the layer's program without its merges, over weights that are ready for them.
+
+    What is added goes with the last step, where that makes all outputs in one matrix product.
+    """
+    buffers = list(layer.weight.factors())
+    moves: list[Move] = []
+    last: Product = plus
+    for k, step in enumerate(layer.program.steps):
+        if isinstance(step, Merge):
+            buffers.append(merge(step, buffers[step.left], buffers[step.right]))
+        elif isinstance(step, Shuffle):
+            moves.append(partial(shuffled, step))
+        elif isinstance(step, Linear | Batched):
+            weight = view(buffers[step.weight], step.view)
+            if layer.program.bias_last and k == len(layer.program.steps) - 1:
+                last = product(weight)
+            else:
+                moves.append(move(step, weight))
+    return partial(through, tuple(moves), last) if moves else last
+
+
+def move(step: Linear | Batched, weight: Tensor) -> Move:
+    """A step as a function of the activation."""
+    if isinstance(step, Batched):
+        return partial(grouped, step, weight)
+    if step.pre == step.post == 1:
+        return partial(F.linear, weight=weight)
+    return partial(multiplied, step, weight)
+
+
+def shuffled(step: Shuffle, x: Tensor) -> Tensor:
+    """The channels in another order."""
+    return shuffle(step, x, x.ndim - 1)
+
+
+def multiplied(step: Linear, weight: Tensor, x: Tensor) -> Tensor:
+    """The product with a matrix along one of the axes that lie in the channels."""
+    return multiply(step, x, weight, None)
+
+
+def grouped(step: Batched, weight: Tensor, x: Tensor) -> Tensor:
+    """The product with one matrix for each group of channels."""
+    return multiply_groups(step, x, weight)
+
+
+def through(moves: tuple[Move, ...], last: Product, x: Tensor, added: Tensor | None) -> Tensor:
+    """The activation taken through some steps and the last product."""
+    for each in moves:
+        x = each(x)
+    return last(x, added)
+
+
+def plus(x: Tensor, added: Tensor | None) -> Tensor:
+    """x + added."""
+    return x if added is None else x + added
+
+
+def turned(step: Linear | Batched | Shuffle, x: Tensor, weight: Tensor | None) -> Tensor:
+    """One step."""
+    if isinstance(step, Shuffle):
+        return shuffle(step, x, x.ndim - 1)
+    assert weight is not None
+    return multiply(step, x, weight, None) if isinstance(step, Linear) else multiply_groups(step, x, weight)
+
+
+def product(weight: Tensor) -> Product:
+    """The product with a matrix, which is transposed once."""
+    return partial(times, weight, weight.t())
+
+
+def times(weight: Tensor, transposed: Tensor, x: Tensor, added: Tensor | None) -> Tensor:
+    """x W^T + added, in a single call where x is a matrix."""
+    if added is None or added.ndim == 1:
+        return F.linear(x, weight, added)
+    return torch.addmm(added, x, transposed) if x.ndim == 2 else added + F.linear(x, weight)
+
+
+def called(layer: nn.Module, x: Tensor, added: Tensor | None) -> Tensor:
+    """A call of the layer, whatever it is."""
+    y: Tensor = layer(x)
+    return y if added is None else added + y
