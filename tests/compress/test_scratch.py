@@ -120,10 +120,10 @@ def test_a_network_learns_the_digits_with_three_tenths_of_its_weights() -> None:
 
 def test_plans_that_do_not_fit_change_nothing() -> None:
     layer = {"weight": LayerPlan("lowrank", "o i -> o i", {"R": 2})}
-    model = nn.Sequential(nn.Linear(4, 4), nn.Bilinear(4, 4, 4))
+    model = nn.Sequential(nn.Linear(4, 4), nn.PReLU(4))
     with pytest.raises(SelectionError, match=r"the plan names '2\.weight', which the model has not"):
         apply_fresh_(model, Plan({"0": layer, "2": layer}))
-    with pytest.raises(UnsupportedError, match="no factorized layer for Bilinear"):
+    with pytest.raises(UnsupportedError, match="no factorized layer for PReLU"):
         apply_fresh_(model, Plan({"0": layer, "1": layer}))
     with pytest.raises(ModelError, match=r"'0\.weight' is on the meta device"):
         apply_fresh_(nn.Sequential(nn.Linear(4, 4, device="meta")), Plan({"0": layer}))

@@ -9,11 +9,12 @@ from tenfold.compress.cost import flops_of
 from tenfold.compress.gates import gate_widths, gated
 from tenfold.compress.latency import LatencyTable, latency_of
 from tenfold.core.errors import UnsupportedError
-from tenfold.core.network import Axis, Network
+from tenfold.core.network import Axis
 from tenfold.formats import Format
 from tenfold.formats.graphs import identity
 from tenfold.nn import FactorizedLayer, FactorizedTensor
 from tenfold.nn.gates import GatedTensor
+from tenfold.nn.shrinking import carried, replace_weights, sliced
 from tenfold.ranks import Allotment, Budget, Candidate
 from tenfold.ranks.budget import STORED
 from tenfold.ranks.lasso import Lasso
@@ -50,7 +51,7 @@ def absorb_gates_(
         candidates = [_candidate(model, name, budget, latencies or LatencyTable()) for name in weights]
         wanted = Lasso(gate_widths(model))(candidates, budget)
     values = {id(w): None if (r := wanted[name]) is None else kept(w, r) for name, w in weights.items()}
-    _replace(model, values)
+    replace_weights(model, values)
     return {name: None if (v := values[id(w)]) is None else v.ranks for name, w in weights.items()}
 
 
@@ -66,54 +67,7 @@ def kept(weight: GatedTensor, ranks: Mapping[Axis, int]) -> Format:
         value, widths = weight.value, weight.widths()
         counts = {b: max(1, min(ranks[b], int((w > 0).sum()))) for b, w in widths.items()}
         chosen = {b: w.topk(counts[b]).indices.sort().values for b, w in widths.items()}
-        arrays = []
-        for axes, factor in zip(value.network.factors, value.factors, strict=True):
-            for k, a in enumerate(axes):
-                factor = factor.index_select(k, chosen[a]) if a in chosen else factor
-            arrays.append(factor)
-        return carried(_over(value, arrays))
-
-
-def carried(value: Format) -> Format:
-    """The same tensor with no bond larger than it can carry, as formats of other ranks are not made.
-
-    Where the size n of a bond exceeds k, the product of a factor's other axes, the factor is F = Q R with Q
-    (n, k): R takes its place, and Q goes into the neighbour on the bond.
-
-    >>> from tenfold.formats import Tucker
-    >>> x = Tucker.random((8, 6, 5), (2, 2, 4), like=torch.zeros(()), generator=0)
-    >>> wide = x.with_factors([torch.ones(4, 2, 1), torch.ones(8, 4), x.matrices[1], torch.ones(5, 1)])
-    >>> carried(wide).ranks, torch.allclose(carried(wide).dense(), wide.dense())
-    ({'R0': 2, 'R1': 2, 'R2': 1}, True)
-    """
-    while (found := _overfull(value.network)) is not None:
-        bond, at, other = found
-        axes = value.network.factors
-        arrays = list(value.factors)
-        front = arrays[at].movedim(axes[at].index(bond), 0)
-        q, r = torch.linalg.qr(front.flatten(1).to(torch.promote_types(front.dtype, torch.float32)))
-        narrow = r.to(front.dtype).reshape(-1, *front.shape[1:])
-        arrays[at] = narrow.movedim(0, axes[at].index(bond))
-        k = axes[other].index(bond)
-        arrays[other] = torch.tensordot(arrays[other], q.to(front.dtype), dims=([k], [0])).movedim(-1, k)
-        value = _over(value, arrays)
-    return value
-
-
-def _overfull(network: Network) -> tuple[Axis, int, int] | None:
-    """A bond of two factors that is larger than the rest of one of them, that one, and the other."""
-    for bond in network.bonds:
-        holders = [k for k, f in enumerate(network.factors) if bond in f]
-        for at in holders:
-            rest = network.product(network.factors[at]) // network.size_of[bond]
-            if len(holders) == 2 and rest < network.size_of[bond]:
-                return bond, at, next(k for k in holders if k != at)
-    return None
-
-
-def _over(value: Format, arrays: list[torch.Tensor]) -> Format:
-    feed = iter(arrays)
-    return value.with_factors([None if slot is None else next(feed) for slot in value.slots])
+        return carried(sliced(value, chosen))
 
 
 def _candidate(model: nn.Module, name: str, budget: Budget, table: LatencyTable) -> Candidate:
@@ -140,26 +94,3 @@ def _mode_number(weight: FactorizedTensor, slot: int) -> int:
     pair = identity(weight.value.graph[slot])
     assert pair is not None
     return int(pair[0].removeprefix("m"))
-
-
-def _replace(model: nn.Module, values: Mapping[int, Format | None]) -> None:
-    """New layers for all that hold these weights, under all their names; shared weights stay shared."""
-    made: dict[int, nn.Module] = {}
-    weights: dict[int, nn.Module | nn.Parameter] = {}
-    for path, layer in list(model.named_modules(remove_duplicate=False)):
-        if isinstance(layer, FactorizedLayer) and id(layer.weight) in values:
-            if id(layer) not in made:
-                new = _made(layer, values[id(layer.weight)])
-                new.weight = weights.setdefault(id(layer.weight), new.weight)  # type: ignore[arg-type]
-                made[id(layer)] = new
-            parent, _, child = path.rpartition(".")
-            setattr(model.get_submodule(parent), child, made[id(layer)])
-
-
-def _made(layer: FactorizedLayer, value: Format | None) -> nn.Module:
-    if value is None:
-        return layer.to_dense()
-    assert isinstance(layer.weight, GatedTensor)
-    new = type(layer).from_dense(layer, value, layer.layout, layer.planned())
-    new.weight.requires_grad_(layer.weight.plain.requires_grad)
-    return new

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tenfold.core.errors import OptionError
 from tenfold.core.program import Conv, Merge, Program, Shuffle, Step, Transposed, View
 from tenfold.nn import FactorizedConvTranspose, FactorizedLayer
+from tenfold.nn.bond_dropout import resting
 from tenfold.nn.execute import merge, run, view
 from tenfold.nn.memory import in_memory_order, repeated
 
@@ -18,7 +19,7 @@ class FoldedLayer(nn.Module):
 
     def __init__(self, layer: FactorizedLayer) -> None:
         super().__init__()
-        self.program, weights = folded(layer.program, layer.weight.factors())
+        self.program, weights = folded(layer.program, resting(layer.weight).factors())
         self.names = tuple(f"weight_{k}" for k in range(len(weights)))
         for name, weight in zip(self.names, weights, strict=True):
             self.register_parameter(name, nn.Parameter(weight, requires_grad=False))

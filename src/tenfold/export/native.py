@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tenfold.core.program import Conv, Linear, Merge, Program, Transposed
 from tenfold.export.fold import folded
 from tenfold.nn import FactorizedLayer
+from tenfold.nn.bond_dropout import resting
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -51,7 +52,7 @@ def native_layer(layer: FactorizedLayer) -> nn.Sequential | None:
     """The chain of one layer; None if there is none."""
     if not is_chain(layer.program):
         return None
-    program, weights = folded(layer.program, layer.weight.factors())
+    program, weights = folded(layer.program, resting(layer.weight).factors())
     modules: list[nn.Module] = []
     for step in program.steps:
         if isinstance(step, Linear | Conv | Transposed):
