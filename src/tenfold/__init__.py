@@ -31,9 +31,14 @@ from tenfold.export import fold, to_native
 from tenfold.measure import compare, measure
 from tenfold.nn import (
     FactorizedConv,
+    FactorizedConvTranspose,
     FactorizedEmbedding,
     FactorizedEmbeddingBag,
+    FactorizedGRU,
     FactorizedLinear,
+    FactorizedLSTM,
+    FactorizedMultiheadAttention,
+    FactorizedRNN,
     FactorizedTensor,
 )
 from tenfold.ranks import ALDS, EVBMF, Budget, Energy, Fixed, Lagrangian, Uniform
@@ -45,9 +50,14 @@ __all__ = [
     "Distillation",
     "Energy",
     "FactorizedConv",
+    "FactorizedConvTranspose",
     "FactorizedEmbedding",
     "FactorizedEmbeddingBag",
+    "FactorizedGRU",
+    "FactorizedLSTM",
     "FactorizedLinear",
+    "FactorizedMultiheadAttention",
+    "FactorizedRNN",
     "FactorizedTensor",
     "Fixed",
     "InputCovariance",

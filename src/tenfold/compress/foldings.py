@@ -41,9 +41,11 @@ def foldings(model: nn.Module, slices: Sequence[int] | None = None) -> tuple[str
 
 def _of(layer: nn.Module, slices: Sequence[int] | None) -> Iterator[tuple[int, int]]:
     """The foldings of one layer by number, each with every number of slices."""
-    axes = " ".join(group[-1] for group in replacement(layer).pattern(layer))
-    _, inputs, *taps = layer.get_parameter("weight").shape
-    point = set(taps) <= {1}
+    groups, shape = replacement(layer).pattern(layer), layer.get_parameter("weight").shape
+    axes = " ".join(group[-1] for group in groups)
+    at = next((k for k, group in enumerate(groups) if group[-1] == "i"), 1)
+    inputs = shape[at] // (layer.groups if "g" in groups[at] else 1)
+    point = set(shape[2:]) <= {1}
     for row, name in enumerate(FOLDINGS):
         if axes in presets[name].layouts and (name == "weight_svd" or not point):
             numbers = range(1, inputs + 1) if slices is None else slices

@@ -18,7 +18,7 @@ from tenfold.compress.offers import Offer, offered
 from tenfold.compress.opening import opened
 from tenfold.compress.select import Choice, Selection, Wanted, choose
 from tenfold.compress.shift import followed_by_norm
-from tenfold.compress.sites import LOOKUPS, find_sites
+from tenfold.compress.sites import UNWEIGHED, find_sites
 from tenfold.core import serde
 from tenfold.core.atomic import write_text
 from tenfold.core.errors import CheckpointError, TenfoldError
@@ -209,10 +209,10 @@ def plan(
 
 
 def _dense_under(metric: Metric | None, choice: Choice) -> Choice:
-    """Tables stay dense under a metric: indices have no moments, and other errors cannot be compared."""
-    if metric is None or not choice.schemes or choice.site.kind not in LOOKUPS:
+    """What has no moments stays dense under a metric, as other errors cannot be compared with its losses."""
+    if metric is None or not choice.schemes or choice.site.kind not in UNWEIGHED:
         return choice
-    return Choice(choice.site, (), "its inputs are indices, of which metrics know nothing")
+    return Choice(choice.site, (), UNWEIGHED[choice.site.kind])
 
 
 def _layer(offer: Offer, ranks: Mapping[Axis, int]) -> LayerPlan:
