@@ -14,7 +14,7 @@ import pytest, tensorly, torch
 
 @pytest.fixture(autouse=True)
 def seeded():
-    torch.manual_seed(0)
+    torch.manual_seed(1)
 """
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import tenfold.compat.tltorch as tltorch
 from tenfold.core.errors import OptionError, RankError, ShapeError, TenfoldError
-from tenfold.decompose import CPALS
+from tenfold.decompose import CPALS, CPGN
 from tenfold.nn import RowError
 
 TENSORS = list(tltorch.FactorizedTensor._factorizations)
@@ -82,7 +82,7 @@ def test_indexing_rows_and_columns_commutes_with_to_matrix(
 @pytest.mark.parametrize("factorization", TENSORS)
 def test_a_tensor_is_found_again_from_its_dense_one_at_full_rank(factorization: str) -> None:
     x = drawn(tltorch.FactorizedTensor, (3, 4, 2), factorization, 3 if "dense" not in factorization else None)
-    options = {"n_iter_max": 2000, "tol": 1e-13} if factorization.endswith("cp") else {}
+    options = {"method": CPGN()} if factorization.endswith("cp") else {}
     found = tltorch.FactorizedTensor.from_tensor(x.to_tensor(), x.rank, factorization, **options)
     error = (found.to_tensor() - x.to_tensor()).norm() / x.to_tensor().norm()
     assert error < 1e-4
@@ -104,15 +104,15 @@ def test_a_stack_of_matrices_is_found_again_at_full_rank(factorization: str, sta
 def test_normal_gives_the_dense_tensor_the_deviation_asked_for(factorization: str, rank: int) -> None:
     torch.manual_seed(0)
     x = tltorch.FactorizedTensor.new((12, 12, 12), rank, factorization)
-    squares = [x.normal_(0, 0.1).to_tensor().abs().square().mean().item() for _ in range(200)]
-    assert np.sqrt(np.mean(squares)) == pytest.approx(0.1, rel=0.15)
+    squares = [x.normal_(0, 0.1).to_tensor().abs().square().mean().item() for _ in range(40)]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(0.1, rel=0.2)
 
 
 @pytest.mark.parametrize("factorization", ["cp", "tucker", "blocktt", "dense"])
 def test_normal_gives_the_dense_matrix_the_deviation_asked_for(factorization: str) -> None:
     torch.manual_seed(0)
-    x = tltorch.TensorizedTensor.new((2, (4, 4, 4), (4, 4, 4)), 8, factorization)
-    squares = [x.normal_(0, 0.1).to_matrix().square().mean().item() for _ in range(100)]
+    x = tltorch.TensorizedTensor.new((2, (6, 6), (6, 6)), 6, factorization)
+    squares = [x.normal_(0, 0.1).to_matrix().square().mean().item() for _ in range(150)]
     assert np.sqrt(np.mean(squares)) == pytest.approx(0.1, rel=0.2)
 
 
@@ -144,7 +144,9 @@ def test_transduction_repeats_the_tensor_along_the_new_mode(factorization: str, 
 def test_a_fit_in_place_keeps_the_parameters(factorization: str) -> None:
     x = tltorch.FactorizedTensor.new((4, 3, 2), 2, factorization)
     before = list(x.parameters())
-    x.init_from_tensor(torch.randn(4, 3, 2), **({"method": CPALS(max_steps=500)} if factorization == "cp" else {}))
+    x.init_from_tensor(
+        torch.randn(4, 3, 2), **({"method": CPALS(max_steps=500)} if factorization == "cp" else {})
+    )
     assert all(a is b for a, b in zip(before, x.parameters(), strict=True))
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from tenfold.compat.tltorch.programs import stored_for
+from tenfold.compat.tltorch.programs import Place, places_for, stored_for
 from tenfold.core.errors import ShapeError, UnsupportedError
 from tenfold.core.lower import lower
 from tenfold.core.network import Network
@@ -20,10 +20,10 @@ LENGTH, BATCH = 28, 8
 
 
 class KernelPlan(NamedTuple):
-    """The steps of a convolution, and the network whose factors they take."""
+    """The steps of a convolution, and where they take the factors."""
 
-    network: Network
     program: Program
+    places: tuple[Place, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -46,7 +46,8 @@ def kernel_plan(network: Network, outputs_last: bool, options: ConvOptions) -> K
     windows = options.windows(network.extent(tuple(taps)), (LENGTH,) * len(taps))
     slides = tuple(zip(taps, windows, strict=True))
     app = Application(network, (*outputs[:-1], inner), outputs, slides, BATCH)
-    return KernelPlan(network, lower(app))
+    program = lower(app)
+    return KernelPlan(program, places_for(network, program))
 
 
 def convolved(x: Tensor, arrays: Sequence[Tensor], plan: KernelPlan, bias: Tensor | None) -> Tensor:
@@ -56,7 +57,7 @@ def convolved(x: Tensor, arrays: Sequence[Tensor], plan: KernelPlan, bias: Tenso
         return convolved(x.unsqueeze(0), arrays, plan, bias).squeeze(0)
     if x.ndim != order + 2:
         raise ShapeError(f"an input {tuple(x.shape)} came.", f"Give (batch, channels, {order} axes).")
-    return run(plan.program, x, stored_for(arrays, plan.network, plan.program), bias)
+    return run(plan.program, x, stored_for(arrays, plan.places), bias)
 
 
 def each(value: Any, order: int) -> tuple[int, ...]:

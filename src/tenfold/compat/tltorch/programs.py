@@ -1,26 +1,43 @@
 """Factors of compatible tensors in the programs of the engine."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
-from tenfold.core.layout import rearrange
 from tenfold.core.lower import lower
 from tenfold.core.network import Axes, Network
 from tenfold.core.program import Program
 from tenfold.core.search import Application
 from tenfold.nn.execute import run
 
+Ints = tuple[int, ...]
+
 ROWS = 256
 """Rows of the input for which linear steps are planned."""
 
 
-def stored_for(arrays: Sequence[Tensor], network: Network, program: Program) -> list[Tensor]:
-    """The factors in the order and shape in which a program takes them: views, unless two axes become one."""
-    sizes = network.size_of
+class Place(NamedTuple):
+    """How a factor is brought to where a program takes it: split, put in order, and folded."""
+
+    split: Ints
+    order: Ints
+    shape: Ints
+
+
+def places_for(network: Network, program: Program) -> tuple[Place, ...]:
+    """Where the program of a network takes each of its factors."""
+    return tuple(
+        Place(network.extent(axes), tuple(axes.index(a) for a in stored.axes), stored.shape)
+        for axes, stored in zip(network.factors, program.stored, strict=True)
+    )
+
+
+def stored_for(arrays: Sequence[Tensor], places: Sequence[Place]) -> list[Tensor]:
+    """The factors where a program takes them: views, unless two axes become one."""
     return [
-        rearrange(array, axes, stored.axes, sizes, stored.shape)
-        for array, axes, stored in zip(arrays, network.factors, program.stored, strict=True)
+        array.reshape(place.split).permute(place.order).reshape(place.shape)
+        for array, place in zip(arrays, places, strict=True)
     ]
 
 
@@ -39,7 +56,7 @@ def multiplied(
 ) -> Tensor:
     """x (..., inputs), the modes `inputs` in one axis, times the factors: (..., outputs)."""
     program = linear_program(network, inputs, outputs)
-    return run(program, x, stored_for(arrays, network, program), bias)
+    return run(program, x, stored_for(arrays, places_for(network, program)), bias)
 
 
 def without(network: Network, modes: Axes) -> Network:
@@ -49,10 +66,12 @@ def without(network: Network, modes: Axes) -> Network:
     return Network(factors, left, tuple((a, n) for a, n in network.sizes if a not in modes))
 
 
-def entry_of(arrays: Sequence[Tensor], network: Network, modes: Axes, index: Sequence[int]) -> list[Tensor]:
-    """The factors after entry `index` was taken out of `modes`."""
+def entry_of(
+    arrays: Sequence[Tensor], graph: Sequence[Axes], modes: Axes, index: Sequence[int]
+) -> list[Tensor]:
+    """The factors after entry `index` was taken out of `modes`; `graph` has the axes of each."""
     found = []
-    for array, axes in zip(arrays, network.factors, strict=True):
+    for array, axes in zip(arrays, graph, strict=True):
         own = list(axes)
         for m, k in zip(modes, index, strict=True):
             if m in own:

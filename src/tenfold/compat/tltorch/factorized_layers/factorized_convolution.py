@@ -1,13 +1,13 @@
 """Convolutions of order 1, 2 and 3 whose kernel is a factorized tensor."""
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from tenfold.compat.tltorch.factorized_layers.dense_sources import DenseSources
 from tenfold.compat.tltorch.factorized_layers.joint import (
     Index,
     JointLayer,
@@ -40,16 +40,16 @@ __all__ = [
 ]
 
 
-class FactorizedConv(LayerSettings, JointLayer):
+class FactorizedConv(DenseSources, LayerSettings, JointLayer):
     """A convolution, or several, whose kernel is a factorized tensor that is never made.
 
     Steps are planned when the layer is made: CP is 1x1, depthwise, 1x1, and Tucker 1x1, a small kernel, 1x1.
     "mobilenet" means the same as "factorized"; "reconstructed" makes the kernel at each call. `n_layers`
     convolutions of one shape share a tensor, each with stride, padding and dilation of its own.
 
-    >>> layer = FactorizedConv(16, 32, 3, order=2, padding=1, rank=0.1, factorization="tucker")
-    >>> layer(torch.zeros(2, 16, 8, 8)).shape, layer.program.kinds
-    (torch.Size([2, 32, 8, 8]), ('1x1', '3x3', '1x1'))
+    >>> layer = FactorizedConv(64, 64, 3, order=2, padding=1, rank=(16, 16, 3, 3), factorization="tucker")
+    >>> layer(torch.zeros(2, 64, 8, 8)).shape, layer.program.kinds
+    (torch.Size([2, 64, 8, 8]), ('merge', 'merge', '1x1', '3x3', '1x1'))
     """
 
     def __init__(
@@ -174,97 +174,6 @@ class FactorizedConv(LayerSettings, JointLayer):
     def get_conv(self, indices: Index) -> nn.Module:
         """One of several convolutions."""
         return self[indices]
-
-    @classmethod
-    def from_factorization(
-        cls,
-        factorization: FactorizedTensor,
-        implementation: str = "factorized",
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        bias: Tensor | None = None,
-        n_layers: int | tuple[int, ...] = 1,
-    ) -> Self:
-        """The convolution with a factorized tensor as its kernel, and a copy of a bias."""
-        count = 0 if n_layers == 1 else 1 if isinstance(n_layers, int) else len(n_layers)
-        out, inner, *taps = factorization_shape_to_kernel_shape(
-            factorization.name, factorization.shape[count:]
-        )
-        made = cls(
-            inner, out, taps, None, stride, padding, dilation, bias is not None, None, n_layers,
-            factorization, factorization.rank, implementation,
-        )  # fmt: skip
-        if bias is not None and made.bias is not None:
-            made.bias = nn.Parameter(bias.detach().clone().reshape(made.bias.shape))
-        return made
-
-    @classmethod
-    def from_conv(
-        cls,
-        conv_layer: nn.Module,
-        rank: Any = "same",
-        implementation: str = "factorized",
-        factorization: str = "CP",
-        decompose_weights: bool = True,
-        decomposition_kwargs: Mapping[str, Any] | None = None,
-        fixed_rank_modes: str | Sequence[int] | None = None,
-    ) -> Self:
-        """The convolution whose kernel is fitted to a dense one, or random with `decompose_weights=False`.
-
-        All settings are taken over: each axis' stride, padding as numbers or "same", dilation, groups, the
-        padding mode, device and dtype, and a copy of the bias.
-        """
-        made = cls._like([conv_layer], 1, rank, implementation, factorization, fixed_rank_modes)
-        if decompose_weights:
-            kernel = kernel_to_tensor(factorization, conv_layer.weight.detach())  # type: ignore[operator]
-            made.weight.init_from_tensor(kernel, **(decomposition_kwargs or {}))
-        return made.train(conv_layer.training)
-
-    @classmethod
-    def from_conv_list(
-        cls,
-        conv_list: Sequence[nn.Module],
-        rank: Any = "same",
-        implementation: str = "factorized",
-        factorization: str = "cp",
-        decompose_weights: bool = True,
-        decomposition_kwargs: Mapping[str, Any] | None = None,
-        fixed_rank_modes: str | Sequence[int] | None = None,
-    ) -> Self:
-        """Several convolutions whose kernels are fitted by one tensor, each with settings of its own."""
-        made = cls._like(conv_list, len(conv_list), rank, implementation, factorization, fixed_rank_modes)
-        if decompose_weights:
-            stack = torch.stack([conv.weight.detach() for conv in conv_list])  # type: ignore[operator, misc]
-            kernels = kernel_to_tensor(factorization, stack, 1).reshape(made.weight.shape)
-            made.weight.init_from_tensor(kernels, **(decomposition_kwargs or {}))
-        return made
-
-    @classmethod
-    def _like(
-        cls, convs: Sequence[Any], count: int, rank: Any, implementation: str, factorization: str, fixed: Any
-    ) -> Self:
-        """A layer with the settings and the biases of dense ones."""
-        for conv in convs:
-            if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-                raise UnsupportedError(
-                    f"a {type(conv).__name__} came.", "Give an nn.Conv1d, 2d or 3d; others: tenfold.nn."
-                )
-        first = convs[0]
-        if len({(tuple(c.weight.shape), c.groups, c.padding_mode) for c in convs}) != 1:
-            raise ShapeError(
-                f"{count} convolutions of several kinds came.", "Give one shape, groups and padding mode."
-            )
-        made = cls(
-            first.in_channels, first.out_channels, first.kernel_size, None, first.stride, first.padding,
-            first.dilation, any(c.bias is not None for c in convs), None, count, factorization, rank,
-            implementation, fixed, first.weight.device, first.weight.dtype, groups=first.groups,
-            padding_mode=first.padding_mode,
-        )  # fmt: skip
-        for index, conv in zip(product(*map(range, made.layers_shape)), convs, strict=True):
-            made.has_bias[index] = False
-            made.set(index or 0, conv.stride, conv.padding, conv.dilation, conv.bias)
-        return made
 
     def transduct(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.compat.tltorch.factorized_layers.joint import Index, JointLayer, SubLayer
 from tenfold.compat.tltorch.factorized_tensors.tensorized import TensorizedTensor
-from tenfold.compat.tltorch.programs import stored_for
+from tenfold.compat.tltorch.programs import places_for, stored_for
 from tenfold.compat.tltorch.utils.tensorize_shape import get_tensorized_shape
 from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.core.lookup import Lookup
@@ -61,8 +61,9 @@ class FactorizedEmbedding(JointLayer):
         self.options = RowOptions()
         self.register_buffer("padding", None)
         self.reset_parameters()
-        self.network = self._network()
-        self.program = lower_lookup(Lookup(self.network, *self.weight.sides()[-2:]))
+        network = self._network()
+        self.program = lower_lookup(Lookup(network, *self.weight.sides()[-2:]))
+        self.places = places_for(network, self.program)
 
     def reset_parameters(self) -> None:
         """New factors."""
@@ -88,7 +89,7 @@ class FactorizedEmbedding(JointLayer):
         return found.reshape(*input.shape, self.embedding_dim)
 
     def _rows(self, flat: Tensor, index: tuple[int, ...]) -> Tensor:
-        stored = stored_for(self._factors(index), self.network, self.program)
+        stored = stored_for(self._factors(index), self.places)
         try:
             return look_up(self.program, flat, stored)
         except IndexError as error:
@@ -177,7 +178,9 @@ class FactorizedEmbedding(JointLayer):
             raise ShapeError(f"tables of the shapes {sorted(found)} came.", "Give tables of one shape.")
         weight = layers[0].weight
         like = (weight.device, weight.dtype)
-        return cls(*weight.shape, *shapes, factorization, rank, len(layers), *like)
+        rows, columns = weight.shape
+        auto, order, first, second = shapes
+        return cls(rows, columns, auto, order, first, second, factorization, rank, len(layers), *like)
 
     def extra_repr(self) -> str:
         """Sizes and settings."""

@@ -17,7 +17,7 @@ from tenfold.compat.tltorch.factorized_layers.joint import (
 )
 from tenfold.compat.tltorch.factorized_tensors.tensorized import TensorizedTensor
 from tenfold.compat.tltorch.functional.linear import IMPLEMENTATIONS, factorized_linear
-from tenfold.compat.tltorch.programs import linear_program, stored_for
+from tenfold.compat.tltorch.programs import linear_program, places_for, stored_for
 from tenfold.compat.tltorch.utils.tensorize_shape import get_tensorized_shape
 from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.nn.execute import run
@@ -78,8 +78,9 @@ class FactorizedLinear(JointLayer):
         self.rank = self.weight.rank
         self.has_bias = bias
         outputs, inputs = self.weight.sides()[-2:]
-        self.network = self._network()
-        self.program = linear_program(self.network, inputs, outputs)
+        network = self._network()
+        self.program = linear_program(network, inputs, outputs)
+        self.places = places_for(network, self.program)
 
     def reset_parameters(self) -> None:
         """Weight and bias as in a new `nn.Linear`."""
@@ -107,9 +108,9 @@ class FactorizedLinear(JointLayer):
     def _applied(self, x: Tensor, factors: list[Tensor], bias: Tensor | None) -> Tensor:
         if self.implementation == "reconstructed":
             eye = torch.eye(self.in_features, dtype=factors[0].dtype, device=x.device)
-            stored = stored_for(factors, self.network, self.program)
+            stored = stored_for(factors, self.places)
             return nn.functional.linear(x, run(self.program, eye, stored).T, bias)
-        return run(self.program, x, stored_for(factors, self.network, self.program), bias)
+        return run(self.program, x, stored_for(factors, self.places), bias)
 
     def get_linear(self, indices: Index) -> nn.Module:
         """One of several layers."""
@@ -148,7 +149,7 @@ class FactorizedLinear(JointLayer):
             raise OptionError("auto_tensorize=False came without tensorized features.", "Give both.")
         else:
             sides = tuple(in_tensorized_features), tuple(out_tensorized_features)
-        like = {"device": linear.weight.device, "dtype": linear.weight.dtype}
+        like: dict[str, Any] = {"device": linear.weight.device, "dtype": linear.weight.dtype}
         made = cls(
             *sides, linear.bias is not None, factorization, rank, implementation, 1, checkpointing, **like
         )

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compat.tltorch.factorized_tensors.acting import BondHook
-from tenfold.compat.tltorch.factorized_tensors.base import FactorizedTensor
 from tenfold.compat.tltorch.programs import entry_of, without
 from tenfold.core.errors import OptionError
-from tenfold.core.network import Network
+from tenfold.core.network import Network, mode
 
 Index = int | Sequence[int]
 
@@ -55,8 +54,8 @@ class JointLayer(nn.Module):
         arrays: list[Tensor] = self.weight.gated_arrays()
         if not index:
             return arrays
-        network = self.weight.network
-        return entry_of(arrays, network, network.modes[: len(index)], index)
+        modes = tuple(mode(k) for k in range(len(index)))
+        return entry_of(arrays, self.weight._graph(), modes, index)
 
     def _foreign(self) -> bool:
         """Whether hooks that are not ours are on the weight, which say themselves what the weight is."""
@@ -103,11 +102,9 @@ def uniform_bias(shape: Sequence[int], fan_in: int, like: Any) -> nn.Parameter:
     return made
 
 
-def tensor_for(
-    factorization: Any, kind: type[FactorizedTensor], shape: Any, rank: Any, **options: Any
-) -> Any:
+def tensor_for(factorization: Any, kind: Any, shape: Any, rank: Any, **options: Any) -> Any:
     """The weight of a layer: a new tensor of a factorization, or the tensor that came in its place."""
-    if isinstance(factorization, str | None):
+    if isinstance(factorization, str):
         return kind.new(shape, rank, factorization, **options)
     if not isinstance(factorization, kind):
         raise OptionError(

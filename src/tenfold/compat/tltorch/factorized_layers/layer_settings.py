@@ -40,13 +40,12 @@ class LayerSettings:
         self.has_bias = {index: bool(asked[index]) for index in indices}
         if any(self.has_bias.values()) and not bias:
             raise OptionError("has_bias came without bias=True.", "Give both, or bias=True for all layers.")
-        self.options = {
-            index: options_of(
-                *(_entry(x, index, self.layers_shape, self.order) for x in (stride, padding, dilation)),
-                groups, padding_mode, self.order,
+        self.options = {}
+        for index in indices:
+            one, two, three = (
+                _entry(x, index, self.layers_shape, self.order) for x in (stride, padding, dilation)
             )
-            for index in indices
-        }  # fmt: skip
+            self.options[index] = options_of(one, two, three, groups, padding_mode, self.order)
 
     def _widen(self, mode: int, stride: int, padding: int, dilation: int) -> None:
         """The settings with those of one more axis."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compat.tltorch.programs import linear_program, stored_for
+from tenfold.compat.tltorch.programs import linear_program, places_for, stored_for
 from tenfold.core.errors import OptionError, ShapeError
 from tenfold.core.network import Axes, Network, mode
 from tenfold.nn.execute import run
@@ -53,8 +53,9 @@ class TCL(nn.Module):
             )
         self.bias = nn.Parameter(torch.empty(self.rank, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
-        self.network, inputs, outputs = _network(self.input_shape, self.rank)
-        self.program = linear_program(self.network, inputs, outputs)
+        network, inputs, outputs = _network(self.input_shape, self.rank)
+        self.program = linear_program(network, inputs, outputs)
+        self.places = places_for(network, self.program)
 
     @property
     def factors(self) -> list[Tensor]:
@@ -65,7 +66,7 @@ class TCL(nn.Module):
         """(batch, *sizes) -> (batch, *ranks)."""
         if tuple(x.shape[1:]) != self.input_shape:
             raise ShapeError(f"the layer takes inputs {self.input_shape}, but {tuple(x.shape)} came.")
-        stored = stored_for(self.factors, self.network, self.program)
+        stored = stored_for(self.factors, self.places)
         found = run(self.program, x.flatten(1), stored).unflatten(-1, self.rank)
         return found if self.bias is None else found + self.bias
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tenfold.compat.tltorch.factorized_layers.joint import Index, JointLayer, tensor_for
 from tenfold.compat.tltorch.factorized_tensors.base import FactorizedTensor
 from tenfold.compat.tltorch.functional.tensor_regression import trl
-from tenfold.compat.tltorch.programs import linear_program, stored_for
+from tenfold.compat.tltorch.programs import linear_program, places_for, stored_for
 from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.nn.execute import run
 
@@ -56,9 +56,10 @@ class TRL(JointLayer):
         if isinstance(factorization, str):
             self.init_from_random()
         self.factorization = self.weight.name
-        self.network = self._network()
-        modes = self.network.modes
-        self.program = linear_program(self.network, modes[: self.n_input], modes[self.n_input :])
+        network = self._network()
+        modes = network.modes
+        self.program = linear_program(network, modes[: self.n_input], modes[self.n_input :])
+        self.places = places_for(network, self.program)
 
     def forward(self, x: Tensor, indices: Index = 0) -> Tensor:
         """(batch, *inputs) -> (batch, *outputs), by layer number `indices` where there are several."""
@@ -69,7 +70,7 @@ class TRL(JointLayer):
         if self._foreign():
             return trl(x, self._called(index), bias)
         flat = x.flatten(1) if self.n_input else x.unsqueeze(1)
-        found = run(self.program, flat, stored_for(self._factors(index), self.network, self.program))
+        found = run(self.program, flat, stored_for(self._factors(index), self.places))
         found = found.unflatten(-1, self.output_shape) if self.n_output else found.squeeze(-1)
         return found if bias is None else found + bias
 

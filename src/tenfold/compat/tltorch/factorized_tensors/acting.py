@@ -1,11 +1,12 @@
 """What acts on the bonds of a factorized tensor: tensor dropout and lasso, which are forward hooks."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-from tenfold.core.network import Axis
+from tenfold.core.network import Axes, Axis
 
 
 class BondHook(ABC):
@@ -39,6 +40,16 @@ def remove_hook(tensor: Any, hook: BondHook) -> None:
             del tensor._forward_hooks[key]
 
 
+def ranks_of(tensor: Any) -> dict[Axis, int]:
+    """Bond -> size, in the order of the network."""
+    found: dict[Axis, int] = {}
+    for array, axes in zip(tensor._arrays(), tensor._graph(), strict=True):
+        for axis, size in zip(axes, array.shape, strict=True):
+            if not axis.startswith("m"):
+                found[axis] = int(size)
+    return found
+
+
 def numbers_on(tensor: Any) -> dict[Axis, Tensor]:
     """What all hooks together put on each bond."""
     found: dict[Axis, Tensor] = {}
@@ -46,6 +57,15 @@ def numbers_on(tensor: Any) -> dict[Axis, Tensor]:
         for bond, numbers in hook.numbers(tensor).items():
             found[bond] = found[bond] * numbers if bond in found else numbers
     return found
+
+
+def carrier(arrays: Sequence[Tensor], graph: Sequence[Axes], bond: Axis) -> int:
+    """The smallest factor on a bond, into which its numbers are multiplied."""
+    best = -1
+    for k, axes in enumerate(graph):
+        if bond in axes and (best < 0 or arrays[k].numel() < arrays[best].numel()):
+            best = k
+    return best
 
 
 def acting(tensor: Any) -> Any:
@@ -61,7 +81,7 @@ def acting(tensor: Any) -> Any:
     thins = any(hook.thins for hook in hooks)
     for bond, each in numbers.items():
         holders = [k for k, axes in enumerate(graph) if bond in axes]
-        first = min(holders, key=lambda k: arrays[k].numel())
+        first = carrier(arrays, graph, bond)
         arrays[first] = arrays[first] * each.to(arrays[first].dtype).view(
             [-1 if a == bond else 1 for a in graph[first]]
         )

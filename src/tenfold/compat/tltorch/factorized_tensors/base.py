@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
-from tenfold.compat.tltorch.factorized_tensors.acting import acting, numbers_on
+from tenfold.compat.tltorch.factorized_tensors.acting import acting, carrier, numbers_on
 from tenfold.compat.tltorch.factorized_tensors.dense_operators import DenseOperators
 from tenfold.compat.tltorch.factorized_tensors.indexing import items_of
 from tenfold.core.errors import OptionError, ShapeError, UnknownNameError, UnsupportedError
@@ -181,8 +181,7 @@ class FactorizedTensor(DenseOperators, nn.Module):
         """The factors with what tensor dropout and lasso have put on them, ranks as they are."""
         arrays, graph = self._arrays(), self._graph()
         for bond, numbers in numbers_on(self).items():
-            holders = [k for k, axes in enumerate(graph) if bond in axes]
-            k = min(holders, key=lambda k: arrays[k].numel())
+            k = carrier(arrays, graph, bond)
             shape = [-1 if a == bond else 1 for a in graph[k]]
             arrays[k] = arrays[k] * numbers.to(arrays[k].dtype).view(shape)
         return arrays

@@ -9,11 +9,11 @@ from tenfold.compat.tltorch.factorized_tensors.factorized_tensors import (
 )
 
 
-class ComplexDenseTensor(ComplexHandler, DenseTensor, name="ComplexDense"):
+class ComplexDenseTensor(ComplexHandler, DenseTensor, name="ComplexDense"):  # type: ignore[misc]
     """A complex tensor that is not factorized."""
 
 
-class ComplexCPTensor(ComplexHandler, CPTensor, name="ComplexCP"):
+class ComplexCPTensor(ComplexHandler, CPTensor, name="ComplexCP"):  # type: ignore[misc]
     """A complex sum of rank-one tensors.
 
     >>> x = ComplexCPTensor.new((4, 3, 2), rank=2)
@@ -22,9 +22,9 @@ class ComplexCPTensor(ComplexHandler, CPTensor, name="ComplexCP"):
     """
 
 
-class ComplexTuckerTensor(ComplexHandler, TuckerTensor, name="ComplexTucker"):
+class ComplexTuckerTensor(ComplexHandler, TuckerTensor, name="ComplexTucker"):  # type: ignore[misc]
     """A complex tensor in Tucker form."""
 
 
-class ComplexTTTensor(ComplexHandler, TTTensor, name="ComplexTT"):
+class ComplexTTTensor(ComplexHandler, TTTensor, name="ComplexTT"):  # type: ignore[misc]
     """A complex tensor train."""

@@ -39,9 +39,9 @@ class ComplexHandler:
     def _hold(self, name: str, value: Tensor) -> None:
         """Keep a complex factor as pairs."""
         if isinstance(value, nn.Parameter):
-            self.register_parameter(name, pairs(value))  # type: ignore[attr-defined]
+            self.register_parameter(name, pairs(value))
         else:
-            self.register_buffer(name, pairs(value))  # type: ignore[attr-defined]
+            self.register_buffer(name, pairs(value))
 
     def __getattr__(self, name: str) -> Any:
         held = super().__getattr__(name)  # type: ignore[misc]

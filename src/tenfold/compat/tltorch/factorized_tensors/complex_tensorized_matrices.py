@@ -10,19 +10,19 @@ from tenfold.compat.tltorch.factorized_tensors.tensorized_matrices import (
 )
 
 
-class ComplexDenseTensorized(ComplexHandler, DenseTensorized, name="ComplexDense"):
+class ComplexDenseTensorized(ComplexHandler, DenseTensorized, name="ComplexDense"):  # type: ignore[misc]
     """A complex matrix that is not factorized."""
 
 
-class ComplexCPTensorized(ComplexHandler, CPTensorized, name="ComplexCP"):
+class ComplexCPTensorized(ComplexHandler, CPTensorized, name="ComplexCP"):  # type: ignore[misc]
     """A complex matrix as a sum of rank-one tensors."""
 
 
-class ComplexTuckerTensorized(ComplexHandler, TuckerTensorized, name="ComplexTucker"):
+class ComplexTuckerTensorized(ComplexHandler, TuckerTensorized, name="ComplexTucker"):  # type: ignore[misc]
     """A complex matrix in Tucker form."""
 
 
-class ComplexBlockTT(ComplexHandler, BlockTT, name="ComplexTT"):
+class ComplexBlockTT(ComplexHandler, BlockTT, name="ComplexTT"):  # type: ignore[misc]
     """A complex block tensor train; "ComplexBlockTT" names it too."""
 
 

@@ -63,7 +63,7 @@ class CPTensor(Widened, name="CP"):
     @classmethod
     def from_tensor(cls, tensor: Tensor, rank: Any = "same", **options: Any) -> Self:  # type: ignore[override]
         """Components fitted to a dense tensor, in its dtype and on its device; weights are 1."""
-        like = {"device": tensor.device, "dtype": tensor.dtype}
+        like: dict[str, Any] = {"device": tensor.device, "dtype": tensor.dtype}
         return cls.new(tuple(tensor.shape), rank, **like)._fit(tensor, options)
 
     def _fit(self, tensor: Tensor, options: dict[str, Any]) -> Self:

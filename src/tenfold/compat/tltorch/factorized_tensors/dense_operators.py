@@ -12,34 +12,39 @@ class DenseOperators:
     """
 
     def __add__(self, other: Any) -> Any:
-        return torch.add(self, other)  # type: ignore[call-overload]
+        return torch.add(_any(self), other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Any:
-        return torch.sub(self, other)  # type: ignore[call-overload]
+        return torch.sub(_any(self), other)
 
     def __rsub__(self, other: Any) -> Any:
-        return torch.rsub(self, other)  # type: ignore[call-overload]
+        return torch.rsub(_any(self), other)
 
     def __mul__(self, other: Any) -> Any:
-        return torch.mul(self, other)  # type: ignore[call-overload]
+        return torch.mul(_any(self), other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Any:
-        return torch.div(self, other)  # type: ignore[call-overload]
+        return torch.div(_any(self), other)
 
     def __neg__(self) -> Any:
-        return torch.neg(self)  # type: ignore[arg-type]
+        return torch.neg(_any(self))
 
     def __matmul__(self, other: Any) -> Any:
-        return torch.matmul(self, other)  # type: ignore[arg-type]
+        return torch.matmul(_any(self), other)
 
     def __rmatmul__(self, other: Any) -> Any:
-        return torch.matmul(other, self)
+        return torch.matmul(other, _any(self))
 
     @property
     def T(self) -> Any:
         """The dense transpose."""
-        return torch.t(self)  # type: ignore[arg-type]
+        return torch.t(_any(self))
+
+
+def _any(x: Any) -> Any:
+    """What torch takes as a tensor, though its types do not say so."""
+    return x

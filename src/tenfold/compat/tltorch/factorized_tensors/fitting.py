@@ -98,5 +98,6 @@ def spread(tensor: Tensor, modes: Sequence[int], shape: Sequence[int], value: st
     if value != "average" and not isinstance(value, int | float):
         raise OptionError(f"unsqueezed_init={value!r} came.", 'Give "average" or a number.')
     for k in sorted(modes):
-        tensor = tensor.unsqueeze(k) * (1 / shape[k] if value == "average" else value)
+        scale = value if isinstance(value, int | float) else 1 / shape[k]
+        tensor = tensor.unsqueeze(k) * scale
     return tensor.expand(*shape)

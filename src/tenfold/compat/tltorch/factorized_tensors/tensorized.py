@@ -72,7 +72,9 @@ class TensorizedTensor(FactorizedTensor):
     def init_from_matrix(self, matrix: Tensor, **options: Any) -> Self:
         """Fit the factors to a matrix, or a stack of them, in place."""
         _check_matrix(matrix, self.shape)
-        return self.init_from_tensor(matrix.reshape(self.tensor_shape), **options)  # type: ignore[attr-defined, no-any-return]
+        fit: Any = self.init_from_tensor
+        found: Self = fit(matrix.reshape(self.tensor_shape), **options)
+        return found
 
     def to_matrix(self) -> Tensor:
         """The dense matrix, or the stack of matrices."""

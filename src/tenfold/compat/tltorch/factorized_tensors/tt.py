@@ -56,7 +56,7 @@ class TTTensor(Widened, name="TT"):
     def from_tensor(cls, tensor: Tensor, rank: Any = "same", **options: Any) -> Self:  # type: ignore[override]
         """Cores fitted to a dense tensor, in its dtype and on its device."""
         refuse_unknown("TT", options)
-        like = {"device": tensor.device, "dtype": tensor.dtype}
+        like: dict[str, Any] = {"device": tensor.device, "dtype": tensor.dtype}
         return cls.new(tuple(tensor.shape), rank, **like)._fit(tensor, options)
 
     def _fit(self, tensor: Tensor, options: dict[str, Any]) -> Self:

@@ -61,7 +61,7 @@ class TuckerTensor(Widened, name="Tucker"):
         **options: Any,
     ) -> Self:
         """Core and orthonormal factors fitted to a dense tensor, in its dtype and on its device."""
-        like = {"device": tensor.device, "dtype": tensor.dtype}
+        like: dict[str, Any] = {"device": tensor.device, "dtype": tensor.dtype}
         shape = tuple(tensor.shape)
         return cls.new(shape, rank, fixed_rank_modes=fixed_rank_modes, **like)._fit(tensor, options)
 
@@ -84,7 +84,8 @@ class TuckerTensor(Widened, name="Tucker"):
         return type(self)(arrays[0], list(arrays[1:]))
 
     def _taken(self, items: Sequence[Any]) -> Any:
-        core, kept = self.core, []
+        core = self.core
+        kept: list[Tensor] = []
         for k, (factor, item) in reversed(list(enumerate(zip(self.factors, items, strict=True)))):
             rows = factor[item]
             if rows.ndim == 1:

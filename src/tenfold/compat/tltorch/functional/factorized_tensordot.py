@@ -38,6 +38,7 @@ def tensor_dot_tucker(tensor: Tensor, tucker: Any, modes: Modes, batched_modes: 
 def tensor_dot_cp(tensor: Tensor, cp: Any, modes: Modes) -> Tensor:
     """As `tensor_dot_tucker`.
 
+    >>> import torch
     >>> from tenfold.compat.tltorch import CPTensor
     >>> x = CPTensor.new((4, 3, 2), rank=2)
     >>> tensor_dot_cp(torch.ones(5, 3), x, ([1], [1])).shape

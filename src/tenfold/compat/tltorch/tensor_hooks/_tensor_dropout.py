@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tenfold.compat.tltorch.factorized_tensors.acting import BondHook, hooks_of, remove_hook
+from tenfold.compat.tltorch.factorized_tensors.acting import BondHook, hooks_of, ranks_of, remove_hook
 from tenfold.compat.tltorch.factorized_tensors.base import FactorizedTensor
 from tenfold.core.errors import OptionError, UnsupportedError
 from tenfold.core.network import Axis
@@ -48,8 +48,7 @@ class TensorDropout(BondHook):
         if not self.proba or not (tensor.training or self.drop_test):
             return {}
         like = next(tensor.parameters())
-        ranks = tensor.network.ranks
-        return {b: self._drawn(n, like) for b, n in ranks.items() if n > self.min_dim}
+        return {b: self._drawn(n, like) for b, n in ranks_of(tensor).items() if n > self.min_dim}
 
     def _drawn(self, rank: int, like: Tensor) -> Tensor:
         """Draws without branches on values; where fewer than `min_values` are kept, the luckiest are."""
@@ -58,6 +57,10 @@ class TensorDropout(BondHook):
         few = luck >= luck.topk(min(self.min_values, rank)).values[-1]
         kept = kept | (few & (kept.sum() < self.min_values))
         return kept.to(like.dtype) / (1 - self.proba)
+
+
+CPDropout = TuckerDropout = TTDropout = TensorDropout
+"""One mechanism serves every factorization."""
 
 
 def tensor_dropout(
@@ -87,5 +90,5 @@ def _check(module: Any) -> None:
         raise OptionError(
             f"a {type(module).__name__} came.", "Give a factorized tensor, such as layer.weight."
         )
-    if not module.network.bonds:
+    if not ranks_of(module):
         raise UnsupportedError(f"{type(module).__name__} has no ranks.", "Use a factorization that has some.")

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from tenfold.compat.tltorch.factorized_tensors.acting import BondHook, hooks_of, remove_hook
+from tenfold.compat.tltorch.factorized_tensors.acting import BondHook, hooks_of, ranks_of, remove_hook
 from tenfold.compat.tltorch.factorized_tensors.base import FactorizedTensor
 from tenfold.compat.tltorch.factorized_tensors.block_tt import BlockTT
 from tenfold.compat.tltorch.factorized_tensors.factorized_tensors import CPTensor, TTTensor, TuckerTensor
@@ -79,7 +79,7 @@ class TensorLasso(BondHook):
         like = next(module.parameters())
         ones = [
             nn.Parameter(torch.ones(n, device=like.device, dtype=like.dtype))
-            for n in module.network.ranks.values()
+            for n in ranks_of(module).values()
         ]
         module.lasso_weights = self._kept(ones)
         module.register_forward_hook(self)
@@ -105,7 +105,7 @@ class TensorLasso(BondHook):
         for w in found:
             w.data = self._settled(w.data)
         self._used[id(tensor)] = found
-        return dict(zip(tensor.network.ranks, found, strict=True))
+        return dict(zip(ranks_of(tensor), found, strict=True))
 
     def _settled(self, w: Tensor) -> Tensor:
         if self.clamp_weights:

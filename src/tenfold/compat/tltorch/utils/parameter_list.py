@@ -34,7 +34,7 @@ class FactorList(nn.Module):
     def _keep(self, key: str, element: Any) -> None:
         """Register an element under its name, in the place of what had it."""
         for table in (self._parameters, self._buffers, self._modules):
-            table.pop(key, None)  # type: ignore[attr-defined]
+            table.pop(key, None)
         if isinstance(element, nn.Parameter):
             self.register_parameter(key, element)
         elif isinstance(element, Tensor):
