@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,10 @@ LAYOUTS = {
     "tt": "(o0=3 o1=2 o2) (i0=3 i1=2 i2) -> (o0 i0) (o1 i1) (o2 i2)",
 }
 """How a linear weight 12 × 18 is seen in each format."""
+
+FEW = ("cp", "sliced_lowrank", "tt", "tucker")
+ALL_LAWS = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in formats]
+"""Every format, those but a few in the long run only: laws that compile and export take a second each."""
 
 Make = Callable[[], nn.Module]
 

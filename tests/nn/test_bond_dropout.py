@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from bond_cases import LAYERS, case, linear
+from bond_cases import ALL_LAWS, LAYERS, case, linear
 from torch import nn
 
 from tenfold.core.errors import OptionError, SelectionError
@@ -23,7 +23,7 @@ from tenfold.nn import (
     tensor_dropout,
     tensor_lasso,
 )
-from tenfold.nn.bond_dropout import DroppedTensor, chance_to_stay, stays
+from tenfold.nn.bond_dropout import DroppedTensor, chance_to_stay, resting, stays
 from tenfold.testing import check_layer
 from tenfold.testing.layers import check_compile, check_copies, check_export, check_state_dict
 
@@ -150,7 +150,7 @@ def test_layers_with_dropout_are_copied_saved_compiled_and_exported(name: str) -
         assert any(not torch.equal(twin(x), layer(x)) for _ in range(3))
 
 
-@pytest.mark.parametrize("format", list(formats))
+@pytest.mark.parametrize("format", ALL_LAWS)
 def test_every_law_holds_in_evaluation(format: str) -> None:
     check_layer(tensor_dropout(linear(format), 0.5).eval(), torch.randn(3, 18, dtype=torch.float64))
 
@@ -224,6 +224,8 @@ def test_asking_for_properties_draws_no_random_numbers() -> None:
     assert tensor.requires_grad and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
     tensor.set_(tensor.value)
     repr(tensor)
+    pairs = zip(resting(tensor).factors(), tensor.parameters(), strict=True)
+    assert all(factor is p for factor, p in pairs)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from bond_cases import ALL_LAWS
 from torch import Tensor, nn
 
 from tenfold.checkpoint.arrays import read_arrays, write_arrays
@@ -73,7 +74,7 @@ def test_the_layers_are_the_slices_of_one_tensor(format: str, kind: int) -> None
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2], ids=["linear", "conv", "embedding"])
-@pytest.mark.parametrize("format", list(formats))
+@pytest.mark.parametrize("format", ALL_LAWS)
 def test_every_layer_obeys_the_laws(format: str, kind: int) -> None:
     layers, x = family(format, kind)
     check_layer(layers[1], x)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from bond_cases import LAYERS, case, linear
+from bond_cases import FEW, LAYERS, case, linear
 from torch import Tensor, nn
 
 from tenfold.compress import to_dense_
@@ -144,7 +144,7 @@ def test_removing_the_lasso_leaves_the_weight_with_the_gates_in_it(format: str) 
     assert not any("gates" in key or "scale" in key for key in layer.state_dict())
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [f"linear {f}" for f in FEW] + [n for n in LAYERS if "linear" not in n])
 def test_gated_layers_obey_the_laws(name: str) -> None:
     layer, x = case(name)
     keys = list(layer.state_dict())

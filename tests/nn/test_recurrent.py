@@ -192,7 +192,7 @@ FULL = {
     "tr": (TRSVD(), 64, TRAIN),
     "ht": (HTSVD(), 64, GATES),
     "kronecker": (KroneckerSVD(), 64, "(o0=4 o1) (i0=2 i1) -> o0 o1 i0 i1"),
-    "block_term": (BlockTermGN(), {"T": 1, "R0": 8, "R1": 8}, "o i -> o i"),
+    "block_term": (BlockTermGN(restarts=1), {"T": 1, "R0": 8, "R1": 8}, "o i -> o i"),
 }
 """For every format what holds any of these weights without loss."""
 
@@ -292,6 +292,12 @@ def test_wrong_states_are_refused(kind: type[nn.RNNBase]) -> None:
         layer(torch.zeros(5, 3, 6), pair(torch.zeros(1, 2, 8)))
     with pytest.raises(ShapeError, match="the initial state came as"):
         layer(torch.zeros(5, 6), pair(torch.zeros(1, 1, 8)))
+
+
+def test_gru_wants_a_single_state() -> None:
+    h = torch.zeros(1, 3, 8)
+    with pytest.raises(ShapeError, match="the initial state came as a tuple"):
+        FactorizedGRU(*SIZES, rank=2)(torch.zeros(5, 3, 6), (h, h))
 
 
 def test_lstm_wants_both_states() -> None:

@@ -179,8 +179,8 @@ def test_parts_replaced_after_construction_are_what_runs(kind: type[FactorizedRe
 @pytest.mark.parametrize("make", [fold, to_native])
 @pytest.mark.parametrize("kind", KINDS)
 def test_folded_and_native_parts_run_inside(kind: type[FactorizedRecurrent], make: Any) -> None:
-    layer = kind(48, 64, num_layers=2, rank=2, example=(10**6, 48), dtype=torch.float64)
-    twin, x = make(layer), torch.randn(5, 3, 48, dtype=torch.float64)
+    layer = kind(96, 128, num_layers=2, rank=2, example=(10**6, 96), dtype=torch.float64)
+    twin, x = make(layer), torch.randn(5, 3, 96, dtype=torch.float64)
     assert not any(isinstance(part, FactorizedLinear) for part in twin.modules())
     assert_equal(flat(twin(x)), flat(layer(x)), make.__name__)
 
@@ -199,6 +199,14 @@ def test_hooks_on_parts_see_every_call(kind: type[FactorizedRecurrent], rank: in
     handles[1].remove()
     layer(x)
     assert len(seen) == 7
+
+
+def test_a_forward_that_was_put_in_place_of_a_parts_own_is_called() -> None:
+    layer, x = made(FactorizedGRU), sequences()
+    own, calls = layer.hiddens[0].forward, []
+    layer.hiddens[0].forward = lambda x: calls.append(x.shape) or own(x)
+    layer(x)
+    assert calls == [(3, 8)] * 5
 
 
 @pytest.mark.parametrize("kind", KINDS)

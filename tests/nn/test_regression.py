@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from bond_cases import ALL_LAWS
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -81,7 +82,7 @@ def test_the_weight_has_the_modes_of_the_input_and_then_the_output(format: str) 
     torch.testing.assert_close(dense.to_dense()(inputs(3)), layer(inputs(3)))
 
 
-@pytest.mark.parametrize("format", list(formats))
+@pytest.mark.parametrize("format", ALL_LAWS)
 def test_the_linear_layer_inside_obeys_every_law(format: str) -> None:
     layer = trl(format)
     assert isinstance(layer.linear, FactorizedLinear)

@@ -440,6 +440,17 @@ def test_a_compiled_function_tells_tensors_apart_that_differ_in_their_layout_onl
         assert_equal(compiled(x), x.dense(), layout)
 
 
+def test_products_compile_in_one_graph() -> None:
+    torch.compiler.reset()
+    w = FactorizedTensor.new((6, 4), 2, "cp", std=1.0, dtype=torch.float64)
+    compiled = torch.compile(lambda x: F.linear(x, w) + x @ w.dense().T, fullgraph=True, backend="aot_eager")
+    x = torch.randn(3, 4, dtype=torch.float64)
+    assert_equal(compiled(x), 2 * x @ w.dense().T, "compiled")
+    layer = FactorizedLinear(4, 6, rank=2, dtype=torch.float64)
+    compiled = torch.compile(lambda x: F.linear(x, layer.weight), fullgraph=True, backend="aot_eager")
+    assert_equal(compiled(x) + layer.bias, layer(x), "compiled, by the program of the layer")
+
+
 class Sliced(nn.Module):
     """A linear layer by a slice of a tensor, and a product by another."""
 

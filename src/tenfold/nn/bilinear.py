@@ -95,7 +95,7 @@ class FactorizedBilinear(FactorizedLayer):
     def from_dense(
         cls, dense: nn.Module, value: Format, layout: Layout, example: Sequence[int] | None = None
     ) -> Self:
-        """The layer with the bias of `dense` and the weight `value`; `example` is the shape of a first input."""
+        """The layer with the bias of `dense` and the weight `value`; `example` is a first input's shape."""
         layer = cls.__new__(cls)
         layer._build(value, layout, copied(dense.bias), example)  # type: ignore[arg-type]
         return layer.train(dense.training)

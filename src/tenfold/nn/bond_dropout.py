@@ -151,6 +151,11 @@ def remove_tensor_dropout(target: Target) -> Target:
     return target
 
 
+def resting(tensor: FactorizedTensor) -> FactorizedTensor:
+    """The tensor as it is in evaluation, without dropout, in whatever mode it is: for exports."""
+    return tensor.beneath(DroppedTensor) if isinstance(tensor, DroppedTensor) else tensor
+
+
 def stays(size: int, p: float, least: int, device: torch.device) -> Tensor:
     """Which ranks stay: each with probability 1 - p, and at least so many."""
     u = torch.rand(size, device=device)

@@ -100,8 +100,11 @@ class TensorizedPairs(ComplexPairs, TensorizedTensor):
 
 def as_complex(pair: Tensor) -> Tensor:
     """(..., 2) as complex numbers: a view where the pairs lie together in memory."""
-    if pair.stride(-1) != 1 or any(s % 2 for s in pair.stride()[:-1]) or pair.storage_offset() % 2:
-        pair = pair.contiguous()
+    steps = pair.stride()
+    together = steps[-1] == 1 and not any(s % 2 for s in steps[:-1])
+    odd = not torch.compiler.is_compiling() and pair.storage_offset() % 2
+    if odd or not together:
+        pair = pair.clone(memory_format=torch.contiguous_format)
     return torch.view_as_complex(pair)
 
 

@@ -166,12 +166,21 @@ def shuffle(step: Shuffle, x: Tensor, dim: int) -> Tensor:
 
 
 def multiply(step: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., pre gone post) -> (..., pre new post)."""
+    """(..., pre gone post) -> (..., pre new post).
+
+    From the left, torch's product of a matrix with a stack copies the stack twice, to turn its axes. A stack
+    of the same matrix spares that; its gradient is a stack, too, and is wanted only if it is not the largest.
+    """
     if step.pre == 1 and step.post == 1:
         return F.linear(x, weight, bias)
     if step.post == 1:
         return F.linear(x.unflatten(-1, (step.pre, step.gone)), weight).flatten(-2)
-    return (weight @ x.unflatten(-1, (step.pre, step.gone, step.post))).flatten(-3)
+    new, gone = weight.shape
+    if new * gone > (new + gone) * step.post:
+        return (weight @ x.unflatten(-1, (step.pre, step.gone, step.post))).flatten(-3)
+    stack = x.reshape(-1, step.gone, step.post)
+    product = torch.bmm(weight.expand(stack.shape[0], new, gone), stack)
+    return product.reshape(*x.shape[:-1], step.pre * new * step.post)
 
 
 def multiply_groups(step: Batched, x: Tensor, weight: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ for the mean alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Axes, Axis, Network, components
-from tenfold.formats.base import General
+from tenfold.formats.base import Format, General
 from tenfold.formats.contracting import contracted
 
 Factors = list[Tensor]
@@ -39,6 +40,10 @@ def with_moments(network: Network, noise: Noise, mean: complex, std: float) -> F
     return _solved(network, without_average(network, drawn), mean, std)
 
 
+PIECE = 1 << 20
+"""Entries of a tensor that are made dense at a time."""
+
+
 def _times(factors: Sequence[Tensor], scale: float) -> Factors:
     return [f * scale for f in factors]
 
@@ -47,26 +52,65 @@ def _scale_without_mean(network: Network, drawn: Factors, std: float) -> float:
     """s = (std / what the noise has)^(1/n)."""
     found = deviation(network, drawn)
     if not found > 0:  # a single entry
-        found = float(_general(network, drawn).norm())
+        found = math.sqrt(_sums(General(tuple(drawn), network.factors))[1])
     return float((std / found) ** (1 / len(drawn))) if found > 0 else 1.0
 
 
-def _general(network: Network, factors: Sequence[Tensor]) -> General:
-    return General(tuple(factors), network.factors)
+def scaled_to(value: Format, std: float) -> Format:
+    """Random factors scaled such that this tensor has the deviation, not only others like it on average.
+
+    That of a single draw strays: for CP of order 8 with rank 2 and digits of size 2 by a factor of ten.
+    On the meta device, and where nothing can be scaled, the factors as they came.
+
+    >>> from tenfold.formats import CP
+    >>> x = scaled_to(CP.random((2,) * 8, 2, like=torch.zeros(()), generator=0), 0.1)
+    >>> round(float(x.dense().std(correction=0)), 5)
+    0.1
+    """
+    factors = [f.detach().to(torch.promote_types(f.dtype, torch.float32)) for f in value.factors]
+    if factors[0].is_meta or not (found := deviation(value.network, factors)) > 0:
+        return value
+    scale = (std / found) ** (1 / len(factors))
+    return value.map(lambda f: f * scale)
 
 
 def deviation(network: Network, factors: Factors) -> float:
-    """Standard deviation of the entries about their average: sqrt(‖X‖² / N - |mean|²), never made dense."""
+    """Standard deviation of the entries about their average."""
     count = math.prod(network.shape)
-    square = float(_general(network, factors).norm()) ** 2 / count
-    variance = square - abs(average(network, factors)) ** 2
+    total, squares = _sums(General(tuple(factors), network.factors))
+    square, mean = squares / count, total / count
+    variance = square - abs(mean) ** 2
     return math.sqrt(variance) if variance > 1e-14 * square else 0.0
 
 
-def average(network: Network, factors: Factors) -> complex:
-    """The mean of the entries: the sum over all axes of the network."""
-    total: Tensor = contracted(network, factors, ())
-    return complex(total) / math.prod(network.shape)
+def _sums(value: General) -> tuple[complex, float]:
+    """The sum of all entries, and that of their squares.
+
+    Small tensors are made dense, and large ones piece by piece, which plans sooner than an inner product of
+    many factors; of few factors the inner product is cheaper.
+    """
+    if math.prod(value.shape) > PIECE and len(value.factors) <= 3:
+        return complex(contracted(value.network, value.factors, ())), float(value.norm()) ** 2
+    double = torch.complex128 if value.dtype.is_complex else torch.float64
+    if value.factors[0].device.type == "mps":
+        double = value.dtype
+    total, squares = 0j, 0.0
+    for piece in _pieces(value, 0):
+        total += complex(piece.sum(dtype=double))
+        squares += float(torch.linalg.vector_norm(piece.to(double))) ** 2
+    return total, squares
+
+
+def _pieces(value: Any, axis: int) -> Iterator[Tensor]:
+    """The tensor in dense pieces of at most `PIECE` entries, cut along its axes from the first on."""
+    count = math.prod(value.shape)
+    if count <= PIECE or axis == len(value.shape):
+        yield value.dense()
+        return
+    n = value.shape[axis]
+    step = max(1, PIECE * n // count)
+    for start in range(0, n, step):
+        yield from _pieces(value[(slice(None),) * axis + (slice(start, start + step),)], axis + 1)
 
 
 def path(axes: Axes, network: Network) -> tuple[int | slice, ...]:

@@ -53,8 +53,13 @@ def affine(layer: nn.Module) -> Affine:
 def hooked(layer: nn.Module) -> bool:
     """Whether something watches or changes what the layer does when it is called."""
     own = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    everywhere = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
-    return bool(own or layer._backward_pre_hooks or everywhere)
+    return bool(own or layer._backward_pre_hooks or "forward" in vars(layer) or _watched_everywhere())
+
+
+def _watched_everywhere() -> bool:
+    """Whether hooks are registered for all modules."""
+    forward = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    return bool(forward or torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks)
 
 
 def chain(layer: FactorizedLinear) -> Product:
@@ -62,30 +67,22 @@ def chain(layer: FactorizedLinear) -> Product:
 
     What is added goes with the last step, where that makes all outputs in one matrix product.
     """
-    buffers = list(layer.weight.factors())
+    program, buffers = layer.program, list(layer.weight.factors())
     moves: list[Move] = []
-    last: Product = plus
-    for k, step in enumerate(layer.program.steps):
+    for step in program.steps:
         if isinstance(step, Merge):
             buffers.append(merge(step, buffers[step.left], buffers[step.right]))
         elif isinstance(step, Shuffle):
             moves.append(partial(shuffled, step))
-        elif isinstance(step, Linear | Batched):
+        elif isinstance(step, Batched):
+            moves.append(partial(grouped, step, view(buffers[step.weight], step.view)))
+        elif isinstance(step, Linear):
             weight = view(buffers[step.weight], step.view)
-            if layer.program.bias_last and k == len(layer.program.steps) - 1:
-                last = product(weight)
-            else:
-                moves.append(move(step, weight))
-    return partial(through, tuple(moves), last) if moves else last
-
-
-def move(step: Linear | Batched, weight: Tensor) -> Move:
-    """A step as a function of the activation."""
-    if isinstance(step, Batched):
-        return partial(grouped, step, weight)
-    if step.pre == step.post == 1:
-        return partial(F.linear, weight=weight)
-    return partial(multiplied, step, weight)
+            whole = step.pre == step.post == 1
+            moves.append(partial(F.linear, weight=weight) if whole else partial(multiplied, step, weight))
+    if not program.bias_last:
+        return partial(through, moves, plus)
+    return partial(through, moves[:-1], product(weight)) if len(moves) > 1 else product(weight)
 
 
 def shuffled(step: Shuffle, x: Tensor) -> Tensor:
@@ -103,7 +100,7 @@ def grouped(step: Batched, weight: Tensor, x: Tensor) -> Tensor:
     return multiply_groups(step, x, weight)
 
 
-def through(moves: tuple[Move, ...], last: Product, x: Tensor, added: Tensor | None) -> Tensor:
+def through(moves: list[Move], last: Product, x: Tensor, added: Tensor | None) -> Tensor:
     """The activation taken through some steps and the last product."""
     for each in moves:
         x = each(x)
@@ -115,14 +112,6 @@ def plus(x: Tensor, added: Tensor | None) -> Tensor:
     return x if added is None else x + added
 
 
-def turned(step: Linear | Batched | Shuffle, x: Tensor, weight: Tensor | None) -> Tensor:
-    """One step."""
-    if isinstance(step, Shuffle):
-        return shuffle(step, x, x.ndim - 1)
-    assert weight is not None
-    return multiply(step, x, weight, None) if isinstance(step, Linear) else multiply_groups(step, x, weight)
-
-
 def product(weight: Tensor) -> Product:
     """The product with a matrix, which is transposed once."""
     return partial(times, weight, weight.t())
@@ -130,9 +119,9 @@ def product(weight: Tensor) -> Product:
 
 def times(weight: Tensor, transposed: Tensor, x: Tensor, added: Tensor | None) -> Tensor:
     """x W^T + added, in a single call where x is a matrix."""
-    if added is None or added.ndim == 1:
-        return F.linear(x, weight, added)
-    return torch.addmm(added, x, transposed) if x.ndim == 2 else added + F.linear(x, weight)
+    if added is None or x.ndim != 2:
+        return F.linear(x, weight, added) if added is None or added.ndim == 1 else added + F.linear(x, weight)
+    return torch.addmm(added, x, transposed)
 
 
 def called(layer: nn.Module, x: Tensor, added: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from tenfold.core.errors import ShapeError
 from tenfold.formats import Ranks
 from tenfold.nn.base import Decompose
 from tenfold.nn.composite import Composite
@@ -210,6 +211,8 @@ class FactorizedRecurrent(Composite):
 
     def _state(self, hx: Any) -> State:
         """What the caller gives as the initial state."""
+        if not isinstance(hx, Tensor):
+            raise ShapeError(f"the initial state came as a {type(hx).__name__}.", "Give a single tensor.")
         return (hx,)
 
     def _given(self, state: State) -> Any:

@@ -15,6 +15,7 @@ from tenfold.formats.base import array_fields
 from tenfold.nn.contract import Contraction, contract, contraction
 from tenfold.nn.execute import run
 from tenfold.nn.memory import in_memory_order
+from tenfold.nn.moments import scaled_to
 from tenfold.nn.tensor_view import DenseFallbackWarning, TensorLike
 
 __all__ = ["DenseFallbackWarning", "FactorizedTensor"]
@@ -68,8 +69,8 @@ class FactorizedTensor(TensorLike, nn.Module):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Random factors of the format called `factorization`; entries of the dense tensor have deviation
-        `std`. With a layout, such as "(o0=4 o1) i -> o0 (o1 i)", it says what is factored.
+        """Random factors of the format called `factorization`; the entries of the dense tensor have exactly
+        the deviation `std`. With a layout, such as "(o0=4 o1) i -> o0 (o1 i)", it says what is factored.
 
         Raises:
             UnknownNameError, RankError, ShapeError, LayoutError: for what cannot be.
@@ -77,7 +78,7 @@ class FactorizedTensor(TensorLike, nn.Module):
         bound = _bound(layout, shape)
         like = torch.empty((), device=device, dtype=dtype)
         modes = tuple(shape) if bound is None else bound.mode_shape
-        return cls(formats[factorization].random(modes, rank, like=like, std=std), bound)
+        return cls(scaled_to(formats[factorization].random(modes, rank, like=like, std=std), std), bound)
 
     @classmethod
     def from_tensor(

@@ -173,8 +173,11 @@ class TensorLike(Described):
         return norm
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor | None:
-        """`F.linear` with this weight, factor by factor; None if the shapes do not fit."""
-        return products.linear(x, self.seen, bias)
+        """`F.linear` with this weight, factor by factor; None if the shapes do not fit.
+
+        `torch.compile` cannot look on while steps are planned: it gets the dense weight.
+        """
+        return None if torch.compiler.is_dynamo_compiling() else products.linear(x, self.seen, bias)
 
     # Functions of torch --------------------------------------------------------------------------------
 
@@ -246,7 +249,9 @@ def matmul(left: Any, right: Any) -> Any:
 
 
 def _product(left: Any, right: Any) -> Any:
-    """The product of matrices where factors serve; otherwise None."""
+    """The product of matrices where factors serve; otherwise None, and where torch.compile looks on."""
+    if torch.compiler.is_dynamo_compiling():
+        return None
     if isinstance(left, TensorLike) and isinstance(right, TensorLike):
         joined = products.both(left.seen, right.seen)
         return products.times(left.seen, right.dense()) if joined is None else FactorizedView(*joined)
