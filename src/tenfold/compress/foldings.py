@@ -44,7 +44,8 @@ def _of(layer: nn.Module, slices: Sequence[int] | None) -> Iterator[tuple[int, i
     groups, shape = replacement(layer).pattern(layer), layer.get_parameter("weight").shape
     axes = " ".join(group[-1] for group in groups)
     at = next((k for k, group in enumerate(groups) if group[-1] == "i"), 1)
-    inputs = shape[at] // (layer.groups if "g" in groups[at] else 1)
+    shared: int = layer.groups if "g" in groups[at] else 1  # type: ignore[assignment]
+    inputs = shape[at] // shared
     point = set(shape[2:]) <= {1}
     for row, name in enumerate(FOLDINGS):
         if axes in presets[name].layouts and (name == "weight_svd" or not point):

@@ -13,6 +13,7 @@ from tenfold.core.errors import ModelError, SelectionError
 from tenfold.core.layout import Layout
 from tenfold.formats import Format, formats
 from tenfold.nn import FactorizedTensor
+from tenfold.nn.moments import scaled_to
 
 
 def apply_fresh_(model: nn.Module, plan: Plan, *, seed: int = 0) -> tuple[LayerFit, ...]:
@@ -78,8 +79,7 @@ def fresh(layer: LayerPlan, weight: FactorizedTensor, deviation: float, seed: in
     )
     if deviation == 0:
         return _without_last(drawn)
-    scale = deviation / float(drawn.dense().double().std(correction=0))
-    return drawn.map(lambda factor: factor * scale ** (1 / len(drawn.factors)))
+    return scaled_to(drawn, deviation)
 
 
 def usual(shape: tuple[int, ...]) -> float:

@@ -242,8 +242,14 @@ def _proposed(graph: Graph) -> tuple[Pair, ...]:
     if streams:
         terms[0], shapes[0] = terms[0] + batch, (*shapes[0], graph.positions(graph.full))
     out = "".join(letters[a] for a in graph.axes(graph.full)) + (batch if streams else "")
-    path, _ = opt_einsum.contract_path(f"{','.join(terms)}->{out}", *shapes, shapes=True, optimize="auto-hq")
+    how = "greedy" if _tightest(graph) > EXACT else "auto-hq"
+    path, _ = opt_einsum.contract_path(f"{','.join(terms)}->{out}", *shapes, shapes=True, optimize=how)
     return tuple(pairs_of(path, len(terms)))
+
+
+def _tightest(graph: Graph) -> int:
+    """The most nodes that one axis joins, as in CP: all parts of these are connected, and would be weighed."""
+    return max((sum(a in n for n in graph.nodes) for a in distinct(graph.nodes)), default=0)
 
 
 def pairs_of(path: list[tuple[int, ...]], count: int) -> Iterator[Pair]:

@@ -14,6 +14,7 @@ from tenfold.core.layout import Layout
 from tenfold.formats import Ranks, formats
 from tenfold.nn.base import Decompose
 from tenfold.nn.linear import FactorizedLinear
+from tenfold.nn.moments import scaled_to
 
 FORMAT, LAYOUT = "lowrank", "o i -> o i"
 """Where nothing is chosen: a matrix as it is."""
@@ -101,7 +102,7 @@ def new_part(
         shell.weight = nn.Parameter(weight.uniform_(-math.sqrt(3) * std, math.sqrt(3) * std))
         return shell
     layout = Layout.parse(choice.layout).bind((outputs, inputs), "FactorizedLinear")
-    value = formats[choice.format].random(layout.mode_shape, choice.rank, like=like, std=std)
+    value = scaled_to(formats[choice.format].random(layout.mode_shape, choice.rank, like=like, std=std), std)
     return FactorizedLinear.from_dense(shell, value, layout, planned(example, inputs))
 
 

@@ -129,7 +129,7 @@ class FactorizedBilinear(FactorizedLayer):
             )
         rows = x.reshape(-1, *self.first), z.reshape(-1, *self.second)
         y = join(self.program, *rows, self.weight.factors()).reshape(*lead, self.out_features)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         """Sizes."""

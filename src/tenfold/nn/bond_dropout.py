@@ -12,6 +12,7 @@ from tenfold.core.errors import OptionError, SelectionError
 from tenfold.core.network import Axis
 from tenfold.formats import Format
 from tenfold.nn.bonds import BondTensor, put_on, take_off
+from tenfold.nn.seen import Seen
 from tenfold.nn.tensor import FactorizedTensor
 
 Target = TypeVar("Target", bound=nn.Module)
@@ -52,6 +53,11 @@ class DroppedTensor(BondTensor):
         arrays = dict(zip(self.names, self.factors(), strict=True))
         object.__setattr__(view, "__dict__", vars(self) | {"_parameters": arrays})
         return view
+
+    @property
+    def seen(self) -> Seen:
+        """What products and functions of torch act on: in training with the ranks left out that are drawn."""
+        return Seen(self.sampled().value, self.layout)
 
     @property
     def value(self) -> Format:

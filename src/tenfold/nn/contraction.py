@@ -134,7 +134,7 @@ class TCL(nn.Module):
         if tuple(x.shape[-count:]) != self.input_shape:
             raise ShapeError(f"the layer takes (..., {self.input_shape}), but the input is {tuple(x.shape)}.")
         y = run(self.program, x.flatten(-count), self.factors).unflatten(-1, self.output_shape)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         """Shapes; the sizes of modes that are left alone in brackets."""

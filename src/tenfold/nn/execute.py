@@ -57,7 +57,7 @@ def run(
             x = shuffle(step, x, 1 if program.dimensions else x.ndim - 1)
     if bias is None or program.bias_last:
         return x
-    return x + bias.view(-1, *(1,) * program.dimensions)
+    return x + bias.to(x.dtype).view(-1, *(1,) * program.dimensions)  # autocast may have lowered x
 
 
 def join(program: Program, first: Tensor, second: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -155,7 +155,8 @@ def merge(step: Merge, left: Tensor, right: Tensor) -> Tensor:
     if step.right_sum:
         right = right.sum(-1)
     product = left * right if step.outer else left @ right
-    return product.reshape(step.shape)
+    alike = product.ndim > 1 and product.shape[1:] == step.shape[1:]
+    return product if alike else product.reshape(step.shape)
 
 
 def shuffle(step: Shuffle, x: Tensor, dim: int) -> Tensor:
@@ -168,15 +169,16 @@ def shuffle(step: Shuffle, x: Tensor, dim: int) -> Tensor:
 def multiply(step: Linear, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(..., pre gone post) -> (..., pre new post).
 
-    From the left, torch's product of a matrix with a stack copies the stack twice, to turn its axes. A stack
-    of the same matrix spares that; its gradient is a stack, too, and is wanted only if it is not the largest.
+    torch's product of a matrix with a stack on its right copies the stack, and the result, to turn their
+    axes. A stack of that same matrix spares this; but it has a gradient, which is a stack as well, and so it
+    is taken only where that has at most twice as many elements as the others together.
     """
     if step.pre == 1 and step.post == 1:
         return F.linear(x, weight, bias)
     if step.post == 1:
         return F.linear(x.unflatten(-1, (step.pre, step.gone)), weight).flatten(-2)
     new, gone = weight.shape
-    if new * gone > (new + gone) * step.post:
+    if new * gone > 2 * (new + gone) * step.post:
         return (weight @ x.unflatten(-1, (step.pre, step.gone, step.post))).flatten(-3)
     stack = x.reshape(-1, step.gone, step.post)
     product = torch.bmm(weight.expand(stack.shape[0], new, gone), stack)

@@ -16,6 +16,7 @@ from tenfold.core.search import Application
 from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias, role
 from tenfold.nn.conv_options import ConvOptions, Ints
+from tenfold.nn.moments import scaled_to
 from tenfold.nn.tensor import FactorizedTensor
 
 SPATIAL: dict[int, Axes] = {1: ("w",), 2: ("h", "w"), 3: ("d", "h", "w")}
@@ -198,7 +199,7 @@ def random_value(
         raise OptionError(f"rank={rank} and params={params} came.", "Give one of the two.")
     kind, shape = formats[format], layout.mode_shape
     ranks: Any = kind.ranks_within(shape, params) if params is not None else rank
-    return kind.random(shape, ranks, like=like, std=std)
+    return scaled_to(kind.random(shape, ranks, like=like, std=std), std)
 
 
 def check_sizes(channels: tuple[int, int], taps: Ints, groups: int) -> None:

@@ -16,6 +16,7 @@ from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias, replaces
 from tenfold.nn.composite import opening
 from tenfold.nn.execute import run
+from tenfold.nn.moments import scaled_to
 from tenfold.nn.tensor import FactorizedTensor
 
 ROWS = 256
@@ -47,7 +48,7 @@ class FactorizedLinear(FactorizedLayer):
         like = torch.empty((), device=device, dtype=dtype)
         bound = Layout.parse(layout).bind((out_features, in_features), "FactorizedLinear")
         std = 1 / math.sqrt(3 * in_features)
-        value = formats[format].random(bound.mode_shape, rank, like=like, std=std)
+        value = scaled_to(formats[format].random(bound.mode_shape, rank, like=like, std=std), std)
         self._build(value, bound, new_bias(out_features, in_features, like) if bias else None, example)
 
     def _build(

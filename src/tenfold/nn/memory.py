@@ -29,5 +29,7 @@ def in_memory_order(factor: Tensor) -> Tensor:
 
 def repeated(kernel: Tensor, times: int) -> Tensor:
     """The kernel once for each of so many groups of channels."""
-    many = kernel.repeat(times, *(1,) * (kernel.ndim - 1))
-    return many.clone(memory_format=memory_format(kernel.shape))
+    ones = (1,) * (kernel.ndim - 1)
+    if memory_format(kernel.shape) is torch.contiguous_format:
+        return kernel.repeat(times, *ones)
+    return kernel.movedim(1, -1).repeat(times, *ones).movedim(-1, 1)  # which `vmap` can do, unlike a clone

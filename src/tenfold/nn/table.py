@@ -18,6 +18,7 @@ from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.bags import Bags
 from tenfold.nn.base import FactorizedLayer, Role, check_roles
 from tenfold.nn.execute import look_up
+from tenfold.nn.moments import scaled_to
 from tenfold.nn.row_options import RowOptions
 from tenfold.nn.tensor import FactorizedTensor
 from tenfold.nn.vocabulary import table_layout
@@ -198,7 +199,7 @@ def drawn(
         rank if params is None else kind.ranks_within(layout.mode_shape, params)
     )
     assert ranks is not None
-    return kind.random(layout.mode_shape, ranks, like=like, std=std)
+    return scaled_to(kind.random(layout.mode_shape, ranks, like=like, std=std), std)
 
 
 def planned_counts(example: Sequence[int] | None) -> int:
