@@ -248,7 +248,7 @@ def _proposed(graph: Graph) -> tuple[Pair, ...]:
 
 
 def _tightest(graph: Graph) -> int:
-    """The most nodes that one axis joins, as in CP: all parts of these are connected, and would be weighed."""
+    """The most nodes that one axis joins, as in CP: all parts of these are connected and would be weighed."""
     return max((sum(a in n for n in graph.nodes) for a in distinct(graph.nodes)), default=0)
 
 
