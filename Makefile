@@ -27,9 +27,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# TensorLy-Torch is installed beside the project; torch and opt_einsum, which it uses, are there.
 bench-layers: $(READY)
 	mkdir -p out
-	$(ONE_THREAD) $(BIN)/python benchmarks/layers/run.py --out out/layers.json
+	$(BIN)/python -m pip install --quiet --no-deps --target out/peers tensorly==0.10.0 tensorly-torch==0.5.0
+	PYTHONPATH=out/peers $(BIN)/python benchmarks/layers/run.py --out out/layers.json
 
 # The peers are installed beside the project: they are compared with, not used.
 bench-decompose: $(READY)

@@ -200,7 +200,12 @@ def _best(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
 
 
 def _exact(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
-    """Dynamic programming over the subsets of nodes."""
+    """Dynamic programming over the subsets of nodes.
+
+    Of orders that cost the same, a linear layer takes the one that meets its last input axis first: its
+    products then leave the axes where the next one wants them, and nothing has to be shuffled.
+    """
+    turn = -1 if graph.app is not None and not graph.app.windows else 1
     total: dict[Nodes, float] = {}
     split: dict[Nodes, Pair] = {}
     for s in sorted(range(1, graph.full + 1), key=int.bit_count):
@@ -208,7 +213,7 @@ def _exact(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
             total[s] = 0.0
             continue
         options = [(total[a] + total[b] + cost(graph.work(a, b)), a, b) for a, b in splits(s)]
-        best, left, right = min(options)
+        best, left, right = min(options, key=lambda option: (option[0], turn * option[1], option[2]))
         total[s], split[s] = best, Pair((left, right))
     return tuple(_walk(graph.full, split))
 

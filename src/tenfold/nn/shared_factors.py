@@ -52,8 +52,14 @@ class SharingTensor(FactorizedTensor):
 
     def factors(self) -> list[Tensor]:
         """The parameters as they are stored, in the order of the program."""
-        own, others = self._parameters, self.shared._parameters
-        return [own[name] if name in own else others[name] for name in self.names]  # type: ignore[misc]
+        return [self._factor(name) for name in self.names]
+
+    def _factor(self, name: str) -> Tensor:
+        """A factor of its own or of all; what pruning or a parametrization computes is found as well."""
+        if name in self._parameters:
+            return self._parameters[name]  # type: ignore[return-value]
+        found: Tensor = getattr(self.shared if hasattr(self.shared, name) else self, name)
+        return found
 
     def extra_repr(self) -> str:
         """Format of the joint tensor, shape and ranks."""
