@@ -31,6 +31,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"bias": False, "activation": torch.tanh},
     {"dropout": 0.3, "activation": nn.GELU(), "layer_norm_eps": 0.1},
 ]
+
+
+def said(value: Any) -> str:
+    """The name of a case: the same in every process, as addresses of functions are not."""
+    return ("-".join(value) or "plain") if isinstance(value, dict) else str(value)
+
+
 Kind = type[FactorizedTransformerEncoderLayer] | type[FactorizedTransformerDecoderLayer]
 
 
@@ -102,7 +109,7 @@ def twin_state(layer: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-@pytest.mark.parametrize("kind, options, number", CASES, ids=str)
+@pytest.mark.parametrize("kind, options, number", CASES, ids=said)
 def test_equals_dense_twin(kind: Kind, options: dict, number: int) -> None:
     layer, masks = make(kind, **options), MASKS[kind][number]
     xs, dense = inputs(kind, layer), layer.to_dense()
@@ -118,7 +125,7 @@ def test_equals_dense_twin(kind: Kind, options: dict, number: int) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=said)
 @pytest.mark.parametrize("kind", LAYERS)
 def test_from_a_dense_layer_at_full_rank_and_back(kind: Kind, options: dict, training: bool) -> None:
     dense = make_dense(kind, **options).train(training)
