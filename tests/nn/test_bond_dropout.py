@@ -85,6 +85,7 @@ def _draws(size: int, p: float, least: int, chance: float) -> list[tuple[float, 
 
 
 @pytest.mark.parametrize("format", list(formats))
+@pytest.mark.slow
 def test_what_is_drawn_is_a_weight_of_fewer_ranks(format: str) -> None:
     weight = tensor_dropout(linear(format).weight, 0.5)
     torch.manual_seed(3)
@@ -139,6 +140,7 @@ def test_the_mean_output_of_a_linear_map_is_that_without_dropout(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if not name.startswith("linear")])
+@pytest.mark.slow
 def test_layers_with_dropout_are_copied_saved_compiled_and_exported(name: str) -> None:
     layer, x = case(name)
     tensor_dropout(layer, 0.5).eval()
@@ -156,6 +158,7 @@ def test_every_law_holds_in_evaluation(format: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["linear cp", "tucker2", "tt embedding"])
+@pytest.mark.slow
 def test_compiled_layers_draw_anew_in_one_graph_and_follow_the_mode(name: str) -> None:
     layer, x = case(name)
     tensor_dropout(layer, 0.5)

@@ -222,6 +222,7 @@ def test_layers_of_pairs_compute_the_same_and_have_real_parameters_only(which: s
 
 
 @pytest.mark.parametrize("which", LAYERS)
+@pytest.mark.slow
 def test_layers_of_pairs_are_copied_stored_compiled_and_exported(which: str) -> None:
     build, shape = LAYERS[which]
     layer = in_pairs_(build(dtype=torch.complex128))

@@ -192,6 +192,7 @@ def test_an_output_size_out_of_reach_is_refused(size: tuple[int, ...]) -> None:
         layer(torch.zeros(2, 8, 4, 4), size)
 
 
+@pytest.mark.slow
 def test_output_size_compiles_and_exports_with_a_dynamic_batch() -> None:
     layer = FactorizedConvTranspose(
         8, 12, (3, 3), rank=3, format="tucker", layout="i o h w -> o i h w", stride=2, padding=1

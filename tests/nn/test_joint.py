@@ -225,6 +225,7 @@ def test_dropout_acts_on_joint_layers_and_comes_off() -> None:
     assert isinstance(pickle.loads(pickle.dumps(layers))[0].weight, SharingTensor)
 
 
+@pytest.mark.slow
 def test_the_whole_list_is_compiled_in_one_graph() -> None:
     layers, _ = family("tucker")
 

@@ -44,6 +44,7 @@ def flat(result: tuple) -> Tensor:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_one_compiled_graph_serves_every_batch_and_trains(
     kind: type[FactorizedRecurrent], form: dict
 ) -> None:

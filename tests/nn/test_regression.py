@@ -90,6 +90,7 @@ def test_the_linear_layer_inside_obeys_every_law(format: str) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: trl("tucker"), lambda: tcl()], ids=["TRL", "TCL"])
+@pytest.mark.slow
 def test_layers_are_copied_saved_compiled_and_exported(make: Any) -> None:
     layer, x = make(), inputs(4)
     expected = layer(x)

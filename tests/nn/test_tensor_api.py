@@ -419,6 +419,7 @@ def test_kernels_of_convolutions_are_sliced_and_multiplied() -> None:
 
 
 @pytest.mark.parametrize("name", formats)
+@pytest.mark.slow
 def test_dense_compiles_in_one_graph(name: str) -> None:
     for x in tensors(name)[-2:]:
         torch.compiler.reset()
@@ -432,6 +433,7 @@ def test_dense_compiles_in_one_graph(name: str) -> None:
             assert_equal(a, b, "compiled, gradient")
 
 
+@pytest.mark.slow
 def test_a_compiled_function_tells_tensors_apart_that_differ_in_their_layout_only() -> None:
     torch.compiler.reset()
     compiled = torch.compile(lambda x: x.dense() * 1, fullgraph=True, backend="aot_eager")
@@ -440,6 +442,7 @@ def test_a_compiled_function_tells_tensors_apart_that_differ_in_their_layout_onl
         assert_equal(compiled(x), x.dense(), layout)
 
 
+@pytest.mark.slow
 def test_products_compile_in_one_graph() -> None:
     torch.compiler.reset()
     w = FactorizedTensor.new((6, 4), 2, "cp", std=1.0, dtype=torch.float64)
