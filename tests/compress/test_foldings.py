@@ -11,7 +11,7 @@ from tenfold import ALDS, Budget, Lagrangian, Plan, apply_, compress, find_sites
 from tenfold.compress import presets
 from tenfold.compress.cost import flops_of
 from tenfold.compress.foldings import FOLDINGS, foldings
-from tenfold.compress.metric import Moments, firsts, moment_of_mode
+from tenfold.compress.moments import Moments, firsts, moment_of_mode
 from tenfold.compress.plan import LayerPlan
 from tenfold.compress.presets import Scheme, sliced
 from tenfold.core.errors import OptionError, UnknownNameError, UnsupportedError

@@ -15,7 +15,7 @@ from tenfold.compress.latency import LatencyTable
 from tenfold.core.errors import BudgetError, OptionError, SelectionError, UnsupportedError
 from tenfold.decompose import CPALS, HOOI, TTSVD, TruncatedSVD
 from tenfold.nn import FactorizedConv, FactorizedLinear, FactorizedTensor
-from tenfold.nn.gates import GatedTensor
+from tenfold.nn.bonds.gates import GatedTensor
 from tenfold.ranks import Budget
 from tenfold.ranks.lasso import Lasso
 

@@ -6,7 +6,7 @@ import weakref
 import torch
 
 from tenfold.compress import KroneckerFisher
-from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.latest import Latest
 from tenfold.core.layout import Layout
 from tenfold.decompose import Root

@@ -9,7 +9,7 @@ from torch import nn
 
 from tenfold import Budget, Lagrangian, Plan, apply_, collect, compress, find_sites, plan, tune
 from tenfold.compress import DiagonalInput, Fisher, InputCovariance, KroneckerFisher, Metric, metrics
-from tenfold.compress.metric import Moments, firsts, moment_of_mode
+from tenfold.compress.moments import Moments, firsts, moment_of_mode
 from tenfold.compress.shift import followed_by_norm, shift_of
 from tenfold.core.errors import DataError
 from tenfold.core.layout import Layout

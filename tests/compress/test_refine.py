@@ -6,7 +6,7 @@ from torch import nn
 
 from tenfold import Budget, apply_, collect, find_sites, plan
 from tenfold.compress import InputCovariance, KroneckerFisher
-from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.fit import fitted, squared_loss
 from tenfold.core.errors import OptionError
 from tenfold.core.layout import Layout

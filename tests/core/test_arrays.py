@@ -8,7 +8,6 @@ from tests.conftest import Library
 
 from tenfold.core.arrays import (
     adjoint,
-    as_generator,
     cast_like,
     check_finite,
     compute_dtype,
@@ -19,11 +18,11 @@ from tenfold.core.arrays import (
     is_floating,
     is_traced,
     namespace,
-    normal,
     real_dtype,
     to_compute,
 )
 from tenfold.core.errors import OptionError, WeightError
+from tenfold.core.noise import as_generator, normal
 from tenfold.testing.libraries import LIBRARIES
 
 
@@ -156,7 +155,7 @@ def test_noise_goes_to_the_device_of_like():
 
 def test_no_library_is_imported_before_its_arrays_arrive():
     program = (
-        "import sys, numpy as np, torch; from tenfold.core.arrays import normal\n"
+        "import sys, numpy as np, torch; from tenfold.core.noise import normal\n"
         "from tenfold.decompose import STHOSVD, CPALS\n"
         "for like in (np.ones(1), torch.ones(1)):\n"
         "    STHOSVD()(normal((4, 5, 6), like=like, generator=0), 2)\n"

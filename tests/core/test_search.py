@@ -11,8 +11,9 @@ from tenfold.core.errors import OptionError, UnsupportedError
 from tenfold.core.layout import Layout
 from tenfold.core.lower import lower
 from tenfold.core.network import Network, skeleton
+from tenfold.core.node_sets import Pair
 from tenfold.core.program import run
-from tenfold.core.search import EXACT, Application, Graph, Pair, Window, search, search_contraction
+from tenfold.core.search import EXACT, Application, Graph, Window, search, search_contraction
 from tenfold.formats import CP, TensorTrain, Tucker
 
 COSTS = [Flops(), Traffic(), Roofline()]

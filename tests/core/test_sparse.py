@@ -8,8 +8,9 @@ import torch
 
 from tenfold.core import segments
 from tenfold.core.errors import ShapeError, WeightError
+from tenfold.core.incomplete import Incomplete
 from tenfold.core.segments import Segments
-from tenfold.core.sparse import Incomplete, Sparse
+from tenfold.core.sparse import Sparse
 
 LIBRARIES = [np.asarray, torch.as_tensor]
 INDICES = np.array([[0, 1], [2, 0], [1, 1]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tenfold.core.errors import OptionError, RankError, UnknownNameError, WeightError
-from tenfold.core.sparse import Incomplete
+from tenfold.core.incomplete import Incomplete
 from tenfold.decompose import STHOSVD, Completion, TuckerIncomplete
 from tenfold.formats import Tucker, formats
 
@@ -47,7 +47,7 @@ def test_tucker_of_a_complete_tensor_is_no_worse_than_its_hosvd() -> None:
 
 
 def test_large_blocks_leave_a_diagonal_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenfold.decompose.entries.observed.BLOCKS", 10)
+    monkeypatch.setattr("tenfold.decompose.entries.gram_matrices.BLOCKS", 10)
     x = formats["cp"].random((8, 9, 10), 1, like=np.zeros(()), generator=0).dense()
     fit = Completion("cp", cg_steps=60)(known(x, 0.3), 1, generator=0)
     assert np.allclose(fit.value.dense(), x)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tenfold.core.errors import ConvergenceWarning, OptionError, UnsupportedError, WeightError
-from tenfold.core.sparse import Incomplete, Sparse
+from tenfold.core.incomplete import Incomplete
+from tenfold.core.sparse import Sparse
 from tenfold.decompose import CPALS, CPIncomplete
 from tenfold.decompose.entries.observed import Problem
 from tenfold.formats import CP, LowRank, TensorTrain, Tucker
@@ -151,14 +152,14 @@ def test_blocks_of_the_preconditioner_are_those_of_the_gram_matrix(kind: Any, sh
     value = kind.random(shape, rank, like=np.zeros((), dtype="complex128"), generator=0)
     some = known(value.dense(), 0.8)
     here = Problem(some, value.network)(Problem(some, value.network).flat(value.factors))
-    whole = here._explicit_gram
+    whole = here._whole.matrix
     start = 0
     for k, z in enumerate(here.point):
         width = z.shape[1]
         for row in range(z.shape[0]):
             block = whole[start : start + width, start : start + width]
-            np.testing.assert_allclose(here._gram_blocks(k)[row], block, atol=1e-12)
-            np.testing.assert_allclose(here._diagonals(k)[row], np.diag(block).real, atol=1e-12)
+            np.testing.assert_allclose(here._blocks[k].gram_blocks()[row], block, atol=1e-12)
+            np.testing.assert_allclose(here._blocks[k].diagonals()[row], np.diag(block).real, atol=1e-12)
             start += width
 
 

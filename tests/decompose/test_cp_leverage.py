@@ -8,7 +8,8 @@ import torch
 
 from tenfold.algebra import khatri_rao
 from tenfold.core.errors import OptionError, UnsupportedError
-from tenfold.core.sparse import Incomplete, Sparse
+from tenfold.core.incomplete import Incomplete
+from tenfold.core.sparse import Sparse
 from tenfold.decompose import CPALS, CPGN, HOOI, HOSVD, STHOSVD, TTSVD, CPLeverage, sparse_inner
 from tenfold.decompose.cp.leverage_scores import drawn, leverage
 from tenfold.decompose.cp.sampled_fibres import fibres_of, sampled_solution

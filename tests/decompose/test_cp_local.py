@@ -14,7 +14,7 @@ from tenfold.decompose.cp.grams import balanced, component_norms
 from tenfold.decompose.cp.local import CPLocal, CPProblem
 from tenfold.decompose.cp.ridge import Ridged
 from tenfold.decompose.cp.sweep import by_qr, safe, sweep
-from tenfold.decompose.gauss_newton import Point, added, dot, size
+from tenfold.decompose.local_problem import Point, added, dot, size
 from tenfold.formats import CP
 
 SHAPES = [(4,), (5, 4), (4, 5, 3), (3, 4, 2, 3), (2, 3, 2, 2, 3)]

@@ -9,16 +9,8 @@ import torch
 
 from tenfold.core.arrays import adjoint, namespace
 from tenfold.core.errors import OptionError
-from tenfold.decompose.gauss_newton import (
-    GaussNewton,
-    Local,
-    Point,
-    conjugate_gradients,
-    dogleg,
-    dot,
-    predicted_decrease,
-    size,
-)
+from tenfold.decompose.gauss_newton import GaussNewton, dogleg, predicted_decrease
+from tenfold.decompose.local_problem import Local, Point, conjugate_gradients, dot, size
 
 
 class Explicit(Local):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tenfold.decompose import NetworkALS, NetworkGN, NetworkGradient
-from tenfold.decompose.gauss_newton import Local, Point
+from tenfold.decompose.local_problem import Local, Point
 from tenfold.decompose.networks.lbfgs import LBFGS
 from tenfold.testing import check_method
 

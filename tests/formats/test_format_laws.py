@@ -23,17 +23,20 @@ from tenfold.testing.formats import (
 )
 from tenfold.testing.libraries import LIBRARIES
 
-SLOW = pytest.mark.slow
-
 LIKES = [
     np.zeros(()),
     np.zeros((), dtype=np.complex128),
     torch.zeros((), dtype=torch.float64),
     torch.zeros((), dtype=torch.complex128),
 ]
-FURTHER = [name for name in LIBRARIES if name not in ("numpy", "torch")]
-QUICK = ("tr", "tucker")
-"""Formats that are checked with JAX by default: it compiles every operation for every shape."""
+QUICK = {"jax": ("tucker",), "dask": ("tr", "tucker")}
+"""Formats that are checked by default; JAX compiles every operation for every shape."""
+FURTHER = [
+    pytest.param(name, library, marks=() if name in QUICK.get(library, ()) else pytest.mark.slow)
+    for name in formats
+    for library in LIBRARIES
+    if library not in ("numpy", "torch")
+]
 
 
 @pytest.mark.parametrize("like", LIKES, ids=lambda like: f"{type(like).__module__}-{like.dtype}")
@@ -42,8 +45,7 @@ def test_format_obeys_every_law(name: str, like: Any) -> None:
     check_format(formats[name], like=like)
 
 
-@pytest.mark.parametrize("library", FURTHER)
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=SLOW) for n in formats])
+@pytest.mark.parametrize("name, library", FURTHER)
 def test_format_obeys_the_laws_on_other_libraries(name: str, library: str) -> None:
     order = next(o for o in (3, 2) if holds(formats[name], o))
     choices: list[Any] = [2, *itertools.islice(whole_modes(formats[name], SHAPES[order]), 1)]

@@ -23,7 +23,7 @@ from tenfold.nn import (
     tensor_dropout,
     tensor_lasso,
 )
-from tenfold.nn.bond_dropout import DroppedTensor, chance_to_stay, resting, stays
+from tenfold.nn.bonds.dropout import DroppedTensor, chance_to_stay, resting, stays
 from tenfold.testing import check_layer
 from tenfold.testing.layers import check_compile, check_copies, check_export, check_state_dict
 

@@ -13,7 +13,7 @@ from tenfold.decompose import HOOI, TTSVD, SlicedSVD, TruncatedSVD
 from tenfold.formats import formats
 from tenfold.measure import flops
 from tenfold.nn import FactorizedConvTranspose
-from tenfold.nn.kernel import SPATIAL
+from tenfold.nn.convolution.kernel import SPATIAL
 from tenfold.testing import check_layer
 from tenfold.testing.layers import check_dense_twin
 

@@ -11,8 +11,8 @@ from tenfold.core.errors import LayoutError, OptionError, RankError, ShapeError
 from tenfold.decompose import TTSVD, TruncatedSVD
 from tenfold.formats import formats
 from tenfold.nn import FactorizedEmbedding, FactorizedEmbeddingBag, RowError
-from tenfold.nn.table import FactorizedTable
-from tenfold.nn.vocabulary import digits_above, table_layout
+from tenfold.nn.embedding.table import FactorizedTable
+from tenfold.nn.embedding.vocabulary import digits_above, table_layout
 from tenfold.testing import check_layer
 from tenfold.testing.compare import assert_equal
 from tenfold.testing.layers import check_dense_twin

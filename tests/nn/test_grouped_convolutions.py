@@ -11,7 +11,7 @@ from tenfold.compress.presets import presets
 from tenfold.formats import formats
 from tenfold.measure import flops
 from tenfold.nn import FactorizedConv, FactorizedConvTranspose, replacement
-from tenfold.nn.kernel import SPATIAL
+from tenfold.nn.convolution.kernel import SPATIAL
 from tenfold.testing.layers import check_dense_twin
 
 KINDS: dict[str, Any] = {"ordinary": FactorizedConv, "transposed": FactorizedConvTranspose}

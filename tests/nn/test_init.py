@@ -19,7 +19,7 @@ from tenfold.nn import (
     init,
     moments,
 )
-from tenfold.nn.gates import put_gates
+from tenfold.nn.bonds.gates import put_gates
 from tenfold.nn.moments import scaled_to
 from tenfold.testing.samples import whole_modes
 

@@ -16,7 +16,7 @@ from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.decompose import HOOI, TTSVD, TruncatedSVD
 from tenfold.formats import formats
 from tenfold.nn import joint, joint_random, replacement, tensor_dropout
-from tenfold.nn.shared_factors import SharingTensor
+from tenfold.nn.tensor.shared_factors import SharingTensor
 from tenfold.testing import check_layer
 
 COUNT = 4

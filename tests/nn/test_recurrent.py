@@ -19,7 +19,7 @@ from tenfold.decompose import (
 )
 from tenfold.formats import formats
 from tenfold.nn import FactorizedGRU, FactorizedLinear, FactorizedLSTM, FactorizedRNN
-from tenfold.nn.recurrent import FactorizedRecurrent
+from tenfold.nn.recurrent.module import FactorizedRecurrent
 
 KINDS: dict[type[nn.RNNBase], type[FactorizedRecurrent]] = {
     nn.RNN: FactorizedRNN,

@@ -13,11 +13,12 @@ from torch.export import Dim
 from torch.func import functional_call, grad, jvp, vmap
 
 from tenfold.export import fold, to_native
-from tenfold.nn import FactorizedGRU, FactorizedLinear, FactorizedLSTM, FactorizedRNN, prepared
-from tenfold.nn.bond_dropout import tensor_dropout
+from tenfold.nn import FactorizedGRU, FactorizedLinear, FactorizedLSTM, FactorizedRNN
+from tenfold.nn.bonds.dropout import tensor_dropout
 from tenfold.nn.composite import opening
-from tenfold.nn.prepared import affine
-from tenfold.nn.recurrent import FactorizedRecurrent
+from tenfold.nn.recurrent import prepared
+from tenfold.nn.recurrent.module import FactorizedRecurrent
+from tenfold.nn.recurrent.prepared import affine
 from tenfold.testing.compare import assert_equal
 
 KINDS = [FactorizedRNN, FactorizedLSTM, FactorizedGRU]

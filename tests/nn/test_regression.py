@@ -18,7 +18,7 @@ from tenfold.decompose import CPALS, HOOI, TTSVD, TruncatedSVD
 from tenfold.export import fold, to_native
 from tenfold.formats import formats
 from tenfold.nn import TCL, TRL, FactorizedLinear, tensor_dropout
-from tenfold.nn.contraction import contraction_program
+from tenfold.nn.regression.tcl import contraction_program
 from tenfold.ranks import Budget
 from tenfold.testing import check_layer
 

@@ -25,7 +25,7 @@ from tenfold.nn import (
     FactorizedView,
     TensorIndexError,
 )
-from tenfold.nn.tensor_index import digits_of
+from tenfold.nn.tensor.index import digits_of
 from tenfold.testing.compare import assert_equal
 from tenfold.testing.samples import SHAPES, holds
 

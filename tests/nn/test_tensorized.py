@@ -16,7 +16,7 @@ from tenfold.core.tensorized_shape import padded, split
 from tenfold.decompose import CPALS, HOOI, HTSVD, TRSVD, TTSVD, KroneckerSVD, SlicedSVD, TruncatedSVD
 from tenfold.formats import formats
 from tenfold.nn import FactorizedView, TensorIndexError, TensorizedTensor, get_tensorized_shape
-from tenfold.nn.tensorized import tensorized_layout
+from tenfold.nn.tensor.tensorized import tensorized_layout
 from tenfold.testing.compare import assert_equal
 
 SHAPES: list[tuple[Any, ...]] = [

@@ -9,8 +9,8 @@ from torch import Tensor
 from tenfold.core.errors import LayoutError, OptionError
 from tenfold.formats import formats
 from tenfold.nn import FactorizedConv, FactorizedConvTranspose, transduct
-from tenfold.nn.kernel import SPATIAL
-from tenfold.nn.new_mode import enlarged, with_mode
+from tenfold.nn.convolution.kernel import SPATIAL
+from tenfold.nn.convolution.new_mode import enlarged, with_mode
 from tenfold.testing import check_layer
 
 LAYOUTS = {

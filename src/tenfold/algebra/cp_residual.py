@@ -5,7 +5,8 @@ from math import prod
 
 from jaxtyping import Num
 
-from tenfold.algebra.mttkrp import allowed_bytes, best_split, check_factors, mttkrps, rounds
+from tenfold.algebra.mttkrp import allowed_bytes, check_factors, mttkrps, rounds
+from tenfold.algebra.partial_sums import best_split
 from tenfold.algebra.products import khatri_rao
 from tenfold.core.arrays import Array, is_complex, namespace
 

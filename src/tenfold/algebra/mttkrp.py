@@ -15,7 +15,14 @@ from math import prod
 
 from jaxtyping import Num
 
-from tenfold.algebra.products import khatri_rao
+from tenfold.algebra.partial_sums import (
+    all_but_each,
+    best_block,
+    best_split,
+    block_elements,
+    sum_block,
+    sum_others,
+)
 from tenfold.algebra.unfolding import check_mode
 from tenfold.core.arrays import Array, namespace
 from tenfold.core.errors import ShapeError
@@ -51,8 +58,8 @@ def mttkrp(
     check_factors(tensor, factors)
     if tensor.ndim == 1:
         return _of_vector(tensor, factors[0])
-    block = _best_block(tuple(tensor.shape), mode)
-    some_at_a_time = rounds(tensor, factors, _elements(tuple(tensor.shape), *block), max_bytes)
+    block = best_block(tuple(tensor.shape), mode)
+    some_at_a_time = rounds(tensor, factors, block_elements(tuple(tensor.shape), *block), max_bytes)
     return _joined([_with_block(tensor, some, mode, *block) for some in some_at_a_time])
 
 
@@ -60,9 +67,9 @@ def _with_block(
     tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], mode: int, first: int, last: int
 ) -> Num[Array, "i r"]:
     """`mttkrp` by way of the sum over the modes [first, last)."""
-    partial = _sum_block(tensor, factors, first, last)
+    partial = sum_block(tensor, factors, first, last)
     start, stop = (last, tensor.ndim) if first == 0 else (0, first)
-    return _sum_others(partial, factors[start:stop], mode - start).T
+    return sum_others(partial, factors[start:stop], mode - start).T
 
 
 def mttkrps(
@@ -88,7 +95,7 @@ def mttkrps(
     if tensor.ndim == 1:
         return [_of_vector(tensor, factors[0])]
     split = best_split(tuple(tensor.shape))
-    some_at_a_time = rounds(tensor, factors, _elements(tuple(tensor.shape), 0, split), max_bytes)
+    some_at_a_time = rounds(tensor, factors, block_elements(tuple(tensor.shape), 0, split), max_bytes)
     parts = [_with_split(tensor, some, split) for some in some_at_a_time]
     return [_joined(list(columns)) for columns in zip(*parts, strict=True)]
 
@@ -97,8 +104,8 @@ def _with_split(
     tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], split: int
 ) -> list[Num[Array, "_ r"]]:
     """`mttkrps` by way of the sums over the modes before and after `split`."""
-    left = all_but_each(_sum_block(tensor, factors, split, tensor.ndim), factors[:split])
-    right = all_but_each(_sum_block(tensor, factors, 0, split), factors[split:])
+    left = all_but_each(sum_block(tensor, factors, split, tensor.ndim), factors[:split])
+    right = all_but_each(sum_block(tensor, factors, 0, split), factors[split:])
     return [leaf.T for leaf in (*left, *right)]
 
 
@@ -126,14 +133,14 @@ def mttkrp_sweep(
         yield 0, _of_vector(tensor, factors[0])
         return
     split = best_split(tuple(tensor.shape))
-    if len(rounds(tensor, factors, _elements(tuple(tensor.shape), 0, split), max_bytes)) > 1:
+    if len(rounds(tensor, factors, block_elements(tuple(tensor.shape), 0, split), max_bytes)) > 1:
         yield from ((mode, mttkrp(tensor, factors, mode, max_bytes=max_bytes)) for mode in range(tensor.ndim))
         return
     for first, last in ((0, split), (split, tensor.ndim)):
         summed = (split, tensor.ndim) if first == 0 else (0, split)
-        partial = _sum_block(tensor, factors, *summed)
+        partial = sum_block(tensor, factors, *summed)
         for mode in range(first, last):
-            yield mode, _sum_others(partial, factors[first:last], mode - first).T
+            yield mode, sum_others(partial, factors[first:last], mode - first).T
 
 
 def rounds(
@@ -185,79 +192,3 @@ def check_factors(tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ 
 def _of_vector(vector: Num[Array, " i"], factor: Num[Array, "i r"]) -> Num[Array, "i r"]:
     """The empty Khatri-Rao product is a row of ones."""
     return vector[:, None] * namespace(vector).ones_like(factor)
-
-
-def _best_block(shape: tuple[int, ...], mode: int) -> tuple[int, int]:
-    """The modes [first, last) at either end to sum first: the block and what it leaves are smallest together.
-
-    >>> _best_block((512, 512, 9), 0), _best_block((512, 512, 9), 2)
-    ((1, 3), (0, 1))
-    """
-    blocks = [(0, last) for last in range(1, mode + 1)]
-    blocks += [(first, len(shape)) for first in range(mode + 1, len(shape))]
-    return min(blocks, key=lambda block: _elements(shape, *block))
-
-
-def best_split(shape: tuple[int, ...]) -> int:
-    """Before which mode to part them such that both halves are small together."""
-    return min(range(1, len(shape)), key=lambda split: _elements(shape, 0, split))
-
-
-def _elements(shape: tuple[int, ...], first: int, last: int) -> int:
-    """Numbers for each component: the Khatri-Rao product of a block, and what is left when it is summed."""
-    return prod(shape[first:last]) + prod(shape[:first]) * prod(shape[last:])
-
-
-def _sum_block(
-    tensor: Num[Array, "*shape"], factors: Sequence[Num[Array, "_ r"]], first: int, last: int
-) -> Num[Array, "r *rest"]:
-    """Sum over the modes [first, last) at the start or end of the tensor by one matrix product."""
-    xp, shape = namespace(tensor, *factors), tuple(tensor.shape)
-    weights = khatri_rao(factors[first:last])
-    if first == 0:
-        partial = weights.T @ xp.reshape(tensor, (weights.shape[0], -1))
-        return xp.reshape(partial, (-1, *shape[last:]))
-    unfolded = xp.reshape(tensor, (-1, weights.shape[0]))
-    if first == 1:  # all that is left is one mode, so that the order of the result does not matter
-        return (unfolded @ weights).T
-    return xp.reshape(weights.T @ unfolded.T, (-1, *shape[:first]))
-
-
-def _sum_others(
-    partial: Num[Array, "r *shape"], factors: Sequence[Num[Array, "_ r"]], mode: int
-) -> Num[Array, "r i"]:
-    """Sum over all modes but one: each component r with its own columns."""
-    for factor in reversed(factors[mode + 1 :]):
-        partial = _sum_last(partial, factor)
-    for factor in factors[:mode]:
-        partial = _sum_first(partial, factor)
-    return partial
-
-
-def all_but_each(
-    partial: Num[Array, "r *shape"], factors: Sequence[Num[Array, "_ r"]]
-) -> list[Num[Array, "r _"]]:
-    """The sums over all modes but one, for every mode: two halves, which share what is summed already."""
-    if len(factors) == 1:
-        return [partial]
-    split = best_split(tuple(partial.shape[1:]))
-    left = right = partial
-    for factor in reversed(factors[split:]):
-        left = _sum_last(left, factor)
-    for factor in factors[:split]:
-        right = _sum_first(right, factor)
-    return all_but_each(left, factors[:split]) + all_but_each(right, factors[split:])
-
-
-def _sum_first(partial: Num[Array, "r i *rest"], factor: Num[Array, "i r"]) -> Num[Array, "r *rest"]:
-    """Σᵢ partial[r, i, …] factor[i, r]: a batch over r of one vector times a matrix."""
-    xp, (rank, size, *rest) = namespace(partial), partial.shape
-    summed = factor.T[:, None, :] @ xp.reshape(partial, (rank, size, -1))
-    return xp.reshape(summed, (rank, *rest))
-
-
-def _sum_last(partial: Num[Array, "r *rest i"], factor: Num[Array, "i r"]) -> Num[Array, "r *rest"]:
-    """Σᵢ partial[r, …, i] factor[i, r]: a batch over r of a matrix times one vector."""
-    xp, (rank, *rest, size) = namespace(partial), partial.shape
-    summed = xp.reshape(partial, (rank, -1, size)) @ factor.T[:, :, None]
-    return xp.reshape(summed, (rank, *rest))

@@ -3,7 +3,8 @@
 from tenfold.compress.absorb import absorb_gates_
 from tenfold.compress.apply import LayerFit, apply_
 from tenfold.compress.calibration.calibrate import collect, collected
-from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.densify import to_dense_
 from tenfold.compress.drop import Within, compress_within
 from tenfold.compress.foldings import foldings

@@ -13,8 +13,8 @@ from tenfold.core.network import Axis
 from tenfold.formats import Format
 from tenfold.formats.graphs import identity
 from tenfold.nn import FactorizedLayer, FactorizedTensor
-from tenfold.nn.gates import GatedTensor
-from tenfold.nn.shrinking import carried, replace_weights, sliced
+from tenfold.nn.bonds.gates import GatedTensor
+from tenfold.nn.bonds.shrinking import carried, replace_weights, sliced
 from tenfold.ranks import Allotment, Budget, Candidate
 from tenfold.ranks.budget import STORED
 from tenfold.ranks.lasso import Lasso

@@ -10,7 +10,7 @@ from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.formats import Format
 from tenfold.nn import replacement
-from tenfold.nn.conv import ConvOptions
+from tenfold.nn.convolution.conv import ConvOptions
 
 
 def flops_of(

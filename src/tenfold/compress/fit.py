@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.metric import Metric
 from tenfold.compress.refine import metric_roots, refined, weighted_square
 from tenfold.core.layout import Layout

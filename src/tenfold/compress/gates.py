@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tenfold.core.errors import OptionError, UnsupportedError
 from tenfold.core.network import Axis
 from tenfold.nn import FactorizedLayer
-from tenfold.nn.gates import gated, put_gates
-from tenfold.nn.shared_factors import SharingTensor
+from tenfold.nn.bonds.gates import gated, put_gates
+from tenfold.nn.tensor.shared_factors import SharingTensor
 
 Optimizer = Callable[..., torch.optim.Optimizer]
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.cost import flops_of
 from tenfold.compress.fit import fitted, known_from_spectra, squared_loss
 from tenfold.compress.latency import LatencyTable, latency_of

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.metric import Metric, latest
 from tenfold.core.layout import Layout
 from tenfold.decompose import Fit, Root, root_of

@@ -1,4 +1,4 @@
-"""What tenfold asks of an array beyond the array API standard: its namespace, its working precision, noise.
+"""What tenfold asks of an array beyond the array API standard: its namespace and its working precision.
 
 Arrays stay in the library and on the device they came from. JAX, CuPy and Dask are imported only when an
 array of theirs arrives.
@@ -6,7 +6,6 @@ array of theirs arrives.
 
 import importlib
 import sys
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -15,12 +14,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Num
 
-from tenfold.core.errors import OptionError, WeightError
+from tenfold.core.errors import WeightError
 from tenfold.core.trees import announce
 
 Array = Any
+
+
 DType = Any
-Generator = Any
 
 
 def namespace(*arrays: Array) -> ModuleType:
@@ -151,6 +151,11 @@ def epsilon(x: Float[Array, "..."]) -> float:
     return float(namespace(x).finfo(x.dtype).eps)
 
 
+def conjugate(x: Num[Array, "..."]) -> Num[Array, "..."]:
+    """The complex conjugate; a real array itself."""
+    return namespace(x).conj(x) if is_complex(x) else x
+
+
 def adjoint(matrix: Num[Array, "m n"]) -> Num[Array, "n m"]:
     """The conjugate transpose; a view where the matrix is real."""
     return namespace(matrix).conj(matrix.T) if is_complex(matrix) else matrix.T
@@ -204,84 +209,3 @@ def _has_finite_sum(x: Num[Array, "..."]) -> bool:
 def _count(mask: Bool[Array, "..."]) -> int:
     xp = namespace(mask)
     return int(xp.sum(xp.astype(mask, xp.int64)))
-
-
-def as_generator(generator: Generator, *, like: Array) -> Generator:
-    """A source of random numbers for `normal` that moves on with every draw.
-
-    Make one per algorithm and pass it to every draw: two draws from the same *int* are the same numbers.
-
-    Args:
-        generator: a seed; a generator of the library of `like` (`numpy.random.Generator`, `torch.Generator`,
-            a `jax.random` key, …); or None for fresh numbers, in PyTorch from its global generator.
-
-    Raises:
-        OptionError: for a generator of another library.
-    """
-    if generator is None or isinstance(generator, int | np.integer):
-        return _seeded(None if generator is None else int(generator), like)
-    if api.is_jax_array(like) and not isinstance(generator, _JaxStream):
-        return _JaxStream(generator)
-    if isinstance(generator, torch.Generator) != api.is_torch_array(like):
-        raise OptionError(
-            f"the generator of a {type(like).__name__} cannot be a {type(generator).__name__}.",
-            "Pass an int seed, a generator of the same library, or None.",
-        )
-    return generator
-
-
-def normal(shape: Sequence[int], *, like: Array, generator: Generator = None) -> Float[Array, "..."]:
-    """An array of independent standard normal numbers, in the library and dtype and on the device of `like`.
-
-    Complex entries have variance 1, half of it in each part. Where `like` holds integers, the dtype is
-    `compute_dtype(like)`. The same seed gives the same numbers, on every device of a library; therefore an
-    int seed gives the same numbers *each time*, and `as_generator(seed, like=…)` is for several independent
-    arrays.
-
-    >>> import numpy as np
-    >>> float(normal((2, 3), like=np.ones(1), generator=0)[0, 0])
-    0.1257...
-    """
-    stream = as_generator(generator, like=like)
-    dtype = compute_dtype(like)
-    if is_complex(like):
-        xp = namespace(like)
-        pair = _draw((2, *shape), xp.float32 if dtype == xp.complex64 else xp.float64, like, stream)
-        return cast_like((pair[0, ...] + 1j * pair[1, ...]) / 2**0.5, like)
-    return cast_like(_draw(tuple(shape), dtype, like, stream), like)
-
-
-def _seeded(seed: int | None, like: Array) -> Generator:
-    """The library's own generator; PyTorch's lives on the CPU, so that the device changes no numbers."""
-    if api.is_torch_array(like):
-        return torch.default_generator if seed is None else torch.Generator().manual_seed(seed)
-    if api.is_jax_array(like):
-        key = np.random.SeedSequence().generate_state(1)[0] if seed is None else seed
-        return _JaxStream(importlib.import_module("jax.random").key(key))
-    if api.is_cupy_array(like):
-        return importlib.import_module("cupy").random.default_rng(seed)
-    if api.is_dask_array(like):
-        return importlib.import_module("dask.array").random.default_rng(seed)
-    return np.random.default_rng(seed)
-
-
-def _draw(shape: tuple[int, ...], dtype: DType, like: Array, generator: Generator) -> Float[Array, "..."]:
-    if api.is_torch_array(like):
-        return torch.randn(shape, dtype=dtype, device=generator.device, generator=generator).to(like.device)
-    if api.is_jax_array(like):
-        return generator.normal(shape, dtype)
-    if api.is_dask_array(like):
-        return cast(importlib.import_module("dask.array").asarray(generator.standard_normal(shape)), dtype)
-    return namespace(like).asarray(generator.standard_normal(shape, dtype=dtype))
-
-
-class _JaxStream:
-    """A `jax.random` key that is split at every draw, as other libraries move on by themselves."""
-
-    def __init__(self, key: Any) -> None:
-        self._key = key
-
-    def normal(self, shape: tuple[int, ...], dtype: DType) -> Float[Array, "..."]:
-        random = importlib.import_module("jax.random")
-        self._key, now = random.split(self._key)
-        return random.normal(now, shape, dtype)

@@ -6,8 +6,9 @@ from functools import lru_cache
 from tenfold.core.cost import Cost
 from tenfold.core.merging import Lowering, Wish
 from tenfold.core.network import Axes, Axis, Network
+from tenfold.core.node_sets import Nodes, Pair
 from tenfold.core.program import Ints, Line, Program, Shuffle, Step, Stored, View
-from tenfold.core.search import Graph, Nodes, Pair, search_contraction
+from tenfold.core.search import Graph, search_contraction
 
 BATCH: Axis = "batch"
 """The axis that both inputs and the output share; no axis of a factor is called so."""

@@ -9,8 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from jaxtyping import Num
 
-from tenfold.core.arrays import Array, Generator, is_chunked
+from tenfold.core.arrays import Array, is_chunked
 from tenfold.core.errors import UnsupportedError, WeightError
+from tenfold.core.noise import Generator
 
 IN_MEMORY = 2**29
 """Bytes up to which a Dask array is taken into memory whole."""

@@ -5,8 +5,9 @@ from functools import lru_cache
 from tenfold.core.cost import Cost
 from tenfold.core.merging import Lowering, Wish
 from tenfold.core.network import Axes, Network
+from tenfold.core.node_sets import Pair
 from tenfold.core.program import Program, Shuffle, Step, View
-from tenfold.core.search import Graph, Pair, search_contraction
+from tenfold.core.search import Graph, search_contraction
 
 
 @lru_cache(maxsize=4096)

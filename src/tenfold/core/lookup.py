@@ -9,7 +9,8 @@ import opt_einsum
 
 from tenfold.core.cost import Cost, Roofline, Work
 from tenfold.core.network import Axes, Axis, Network, distinct
-from tenfold.core.search import EXACT, Graph, Nodes, pairs_of, splits
+from tenfold.core.node_sets import Nodes, pairs_of, splits
+from tenfold.core.search import EXACT, Graph
 
 BATCH: Axis = "index"
 BAGS: Axis = "bag"

@@ -7,6 +7,7 @@ from functools import lru_cache
 from tenfold.core.cost import Cost
 from tenfold.core.merging import Lowering, Wish
 from tenfold.core.network import Axes
+from tenfold.core.node_sets import Nodes, Pair
 from tenfold.core.program import (
     Batched,
     Conv,
@@ -19,7 +20,7 @@ from tenfold.core.program import (
     Transposed,
     View,
 )
-from tenfold.core.search import Application, Graph, Nodes, Pair, Window, search
+from tenfold.core.search import Application, Graph, Window, search
 
 
 @lru_cache(maxsize=4096)

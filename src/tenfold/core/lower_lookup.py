@@ -7,8 +7,8 @@ from tenfold.core.errors import UnsupportedError
 from tenfold.core.lookup import BAGS, BATCH, Lookup, LookupGraph, Move, search_lookup
 from tenfold.core.merging import Lowering, Wish, meet
 from tenfold.core.network import Axes
+from tenfold.core.node_sets import Nodes, Pair
 from tenfold.core.program import Bag, Gather, Ints, Line, Program, Shuffle, Step, Stored, View
-from tenfold.core.search import Nodes, Pair
 
 HEADS = (BATCH, BAGS)
 """The axes whose size is not known."""

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from tenfold.core.network import Axes, Network
+from tenfold.core.node_sets import Nodes, Pair
 from tenfold.core.program import Ints, Line, Merge, View
-from tenfold.core.search import Graph, Nodes, Pair
+from tenfold.core.search import Graph
 
 
 @dataclass

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, Generator, adjoint, epsilon, is_traced, namespace, normal
+from tenfold.core.arrays import Array, adjoint, epsilon, is_traced, namespace
 from tenfold.core.errors import OptionError
 from tenfold.core.leading import leading
+from tenfold.core.noise import Generator, normal
 from tenfold.core.pieces import frobenius, outside, pieces, three_way, together, unfolded, unfolded_shape
 
 

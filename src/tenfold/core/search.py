@@ -9,9 +9,7 @@ import opt_einsum
 from tenfold.core.cost import Cost, Roofline, Work
 from tenfold.core.errors import UnsupportedError
 from tenfold.core.network import Axes, Axis, Network, distinct
-
-Nodes = int
-"""A set of nodes as a bit mask; in a layer bit 0 is the input, in a pure contraction it is a factor."""
+from tenfold.core.node_sets import Nodes, Pair, pairs_of, splits, walk
 
 EXACT = 8
 """Up to so many nodes every order is weighed; beyond, opt_einsum proposes one."""
@@ -87,10 +85,6 @@ class Application:
     def nodes(self) -> tuple[Axes, ...]:
         """The input, which every kernel tap waits for, then the factors."""
         return ((*self.inputs, *self.spatial), *self.network.factors)
-
-
-class Pair(tuple[Nodes, Nodes]):
-    """Two sets of nodes that meet: (left, right); the input is always on the left."""
 
 
 class Graph:
@@ -215,26 +209,7 @@ def _exact(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
         options = [(total[a] + total[b] + cost(graph.work(a, b)), a, b) for a, b in splits(s)]
         best, left, right = min(options, key=lambda option: (option[0], turn * option[1], option[2]))
         total[s], split[s] = best, Pair((left, right))
-    return tuple(_walk(graph.full, split))
-
-
-def splits(s: Nodes) -> Iterator[tuple[Nodes, Nodes]]:
-    """All ways to part `s` in two; the half with the lowest node is the left one."""
-    low = s & -s
-    rest = s ^ low
-    right = rest
-    while right:
-        yield s ^ right, right
-        right = (right - 1) & rest
-
-
-def _walk(s: Nodes, split: dict[Nodes, Pair]) -> Iterator[Pair]:
-    """The steps below `s`; factors meet factors before the input comes by."""
-    if s in split:
-        left, right = split[s]
-        yield from _walk(right, split)
-        yield from _walk(left, split)
-        yield split[s]
+    return tuple(walk(graph.full, split))
 
 
 def _proposed(graph: Graph) -> tuple[Pair, ...]:
@@ -255,14 +230,3 @@ def _proposed(graph: Graph) -> tuple[Pair, ...]:
 def _tightest(graph: Graph) -> int:
     """The most nodes that one axis joins, as in CP: all parts of these are connected and would be weighed."""
     return max((sum(a in n for n in graph.nodes) for a in distinct(graph.nodes)), default=0)
-
-
-def pairs_of(path: list[tuple[int, ...]], count: int) -> Iterator[Pair]:
-    pool: list[Nodes] = [1 << i for i in range(count)]
-    for positions in path:
-        met = sorted((pool.pop(p) for p in sorted(positions, reverse=True)), key=lambda s: s & -s)
-        while len(met) > 1:
-            left, right = met[:2]
-            yield Pair((left, right))
-            met[:2] = [left | right]
-        pool += met

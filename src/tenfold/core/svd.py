@@ -2,20 +2,10 @@
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import (
-    Array,
-    Generator,
-    adjoint,
-    as_generator,
-    cast_like,
-    device_of,
-    is_traced,
-    namespace,
-    normal,
-    to_compute,
-)
+from tenfold.core.arrays import Array, adjoint, cast_like, device_of, is_traced, namespace, to_compute
 from tenfold.core.chunked import load, through_memory
 from tenfold.core.errors import OptionError, RankError, ShapeError, UnsupportedError
+from tenfold.core.noise import Generator, as_generator, normal
 from tenfold.core.svd_gradient import left_svd
 
 

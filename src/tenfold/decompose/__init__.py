@@ -1,6 +1,7 @@
 """Decompositions: a tensor in, a fit out."""
 
-from tenfold.core.sparse import Incomplete, Sparse
+from tenfold.core.incomplete import Incomplete
+from tenfold.core.sparse import Sparse
 from tenfold.decompose.base import Fit, Method, methods
 from tenfold.decompose.cp.als import CPALS
 from tenfold.decompose.cp.epc import CPEPC

@@ -12,7 +12,6 @@ import torch
 from tenfold.core import chunked
 from tenfold.core.arrays import (
     Array,
-    as_generator,
     cast_like,
     check_finite,
     is_chunked,
@@ -22,10 +21,11 @@ from tenfold.core.arrays import (
     root,
     to_compute,
 )
+from tenfold.core.entries import Entries
 from tenfold.core.errors import ConvergenceWarning, OptionError, RankError, ShapeError, UnsupportedError
 from tenfold.core.network import Network
+from tenfold.core.noise import as_generator
 from tenfold.core.registry import Registry
-from tenfold.core.sparse import Entries
 from tenfold.core.trees import register_jax
 from tenfold.formats import Format, Ranks
 

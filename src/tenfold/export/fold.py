@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tenfold.core.errors import OptionError
 from tenfold.core.program import Conv, Merge, Program, Shuffle, Step, Transposed, View
 from tenfold.nn import FactorizedConvTranspose, FactorizedLayer
-from tenfold.nn.bond_dropout import resting
+from tenfold.nn.bonds.dropout import resting
 from tenfold.nn.execute import merge, run, view
 from tenfold.nn.memory import in_memory_order, repeated
 

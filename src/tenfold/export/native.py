@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tenfold.core.program import Conv, Linear, Merge, Program, Transposed
 from tenfold.export.fold import folded
 from tenfold.nn import FactorizedLayer
-from tenfold.nn.bond_dropout import resting
+from tenfold.nn.bonds.dropout import resting
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}

@@ -5,9 +5,10 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
-from tenfold.core.arrays import Array, namespace, normal
+from tenfold.core.arrays import Array, namespace
 from tenfold.core.errors import OptionError, RankError
 from tenfold.core.network import Axis, Network, identity, mode, shared_bonds, skeleton
+from tenfold.core.noise import normal
 from tenfold.formats.factored import Factored, chosen
 from tenfold.formats.graphs import Ranks, bonds_of, graph_for, ranks_within
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from tenfold.algebra import mode_dot
-from tenfold.core.arrays import Array, adjoint, as_generator, cast_like, epsilon, to_compute
+from tenfold.core.arrays import Array, adjoint, cast_like, epsilon, to_compute
 from tenfold.core.errors import OptionError, RankError, ShapeError, UnsupportedError
 from tenfold.core.network import Axis
+from tenfold.core.noise import as_generator
 from tenfold.formats.base import Format
 from tenfold.formats.branches import branches, top
 from tenfold.formats.graphs import Ranks

@@ -7,8 +7,9 @@ from itertools import count
 from typing import Any
 
 from tenfold.algebra import mode_dot
-from tenfold.core.arrays import Array, adjoint, epsilon, namespace, normal
+from tenfold.core.arrays import Array, adjoint, epsilon, namespace
 from tenfold.core.network import Axis, Network
+from tenfold.core.noise import normal
 from tenfold.formats.branches import Branch
 from tenfold.formats.orthogonalise import plain
 from tenfold.formats.truncation import feasible

@@ -13,7 +13,7 @@ from tenfold.core.layout import Layout
 from tenfold.core.network import Axes, Axis
 from tenfold.core.program import Program
 from tenfold.formats import Format, Ranks
-from tenfold.nn.tensor import FactorizedTensor
+from tenfold.nn.tensor.factorized import FactorizedTensor
 
 
 class Role(Enum):

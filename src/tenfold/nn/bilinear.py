@@ -13,9 +13,9 @@ from tenfold.core.layout import Layout
 from tenfold.core.network import Axes
 from tenfold.formats import Format, Ranks
 from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias, replaces
+from tenfold.nn.convolution.kernel import random_value
 from tenfold.nn.execute import join
-from tenfold.nn.kernel import random_value
-from tenfold.nn.tensor import FactorizedTensor
+from tenfold.nn.tensor.factorized import FactorizedTensor
 
 ROWS = 256
 

@@ -18,7 +18,7 @@ from tenfold.core.program import (
     Transposed,
     View,
 )
-from tenfold.nn.bags import Bags
+from tenfold.nn.embedding.bags import Bags
 from tenfold.nn.memory import repeated
 
 WHOLE = ((1, 0, 1),)

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
+from tenfold.nn.embedding.table import FactorizedTable
 from tenfold.nn.moments import Noise, constant_factors, with_moments
-from tenfold.nn.table import FactorizedTable
-from tenfold.nn.tensor import FactorizedTensor
+from tenfold.nn.tensor.factorized import FactorizedTensor
 
 Target = TypeVar("Target", Tensor, nn.Module)
 Generator = torch.Generator | None

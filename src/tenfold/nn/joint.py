@@ -10,7 +10,7 @@ from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.core.layout import Layout
 from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.base import Decompose, FactorizedLayer, replacement
-from tenfold.nn.shared_factors import SharedFactors, SharingTensor
+from tenfold.nn.tensor.shared_factors import SharedFactors, SharingTensor
 
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 
@@ -40,9 +40,9 @@ def joint(
         UnsupportedError: for layers of several types, or a type that has no factorized form.
         ShapeError: for weights of several shapes.
 
-    >>> from tenfold.decompose import HOOI
+    >>> from tenfold.decompose import STHOSVD
     >>> dense = [nn.Linear(12, 8) for _ in range(5)]
-    >>> small = joint(dense, HOOI(), (3, 4, 6), "o i -> o i")
+    >>> small = joint(dense, STHOSVD(), (3, 4, 6), "o i -> o i")
     >>> [f.shape for f in small[0].weight.value.factors], small[1](torch.zeros(2, 12)).shape
     ([torch.Size([3, 4, 6]), torch.Size([3]), torch.Size([8, 4]), torch.Size([12, 6])], torch.Size([2, 8]))
     >>> sum(p.numel() for p in small.parameters()) == 5 * 3 + 3 * 4 * 6 + 8 * 4 + 12 * 6 + 5 * 8

@@ -17,7 +17,7 @@ from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias
 from tenfold.nn.composite import opening
 from tenfold.nn.execute import run
 from tenfold.nn.moments import scaled_to
-from tenfold.nn.tensor import FactorizedTensor
+from tenfold.nn.tensor.factorized import FactorizedTensor
 
 ROWS = 256
 

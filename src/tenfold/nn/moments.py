@@ -43,6 +43,9 @@ def with_moments(network: Network, noise: Noise, mean: complex, std: float) -> F
 PIECE = 1 << 20
 """Entries of a tensor that are made dense at a time."""
 
+MANY = 1 << 22
+"""Entries of a tensor above which it is never made dense, not even in pieces."""
+
 
 def _times(factors: Sequence[Tensor], scale: float) -> Factors:
     return [f * scale for f in factors]
@@ -86,14 +89,16 @@ def deviation(network: Network, factors: Factors) -> float:
 def _sums(value: General) -> tuple[complex, float]:
     """The sum of all entries, and that of their squares.
 
-    Small tensors are made dense, and large ones piece by piece, which plans sooner than an inner product of
-    many factors; of few factors the inner product is cheaper.
+    Small tensors are made dense, and larger ones piece by piece, which plans sooner than an inner product of
+    many factors; of few factors, or of very many entries, the inner product is cheaper.
     """
-    if math.prod(value.shape) > PIECE and len(value.factors) <= 3:
-        return complex(contracted(value.network, value.factors, ())), float(value.norm()) ** 2
     double = torch.complex128 if value.dtype.is_complex else torch.float64
     if value.factors[0].device.type == "mps":
         double = value.dtype
+    count = math.prod(value.shape)
+    if count > MANY or (count > PIECE and len(value.factors) <= 3):
+        value = value.map(lambda f: f.to(double))
+        return complex(contracted(value.network, value.factors, ())), float(value.norm()) ** 2
     total, squares = 0j, 0.0
     for piece in _pieces(value, 0):
         total += complex(piece.sum(dtype=double))

@@ -13,8 +13,9 @@ import torch
 from array_api_compat import is_jax_array
 from torch.utils import _pytree as pytree
 
-from tenfold.core.arrays import Array, is_complex, namespace, normal
+from tenfold.core.arrays import Array, is_complex, namespace
 from tenfold.core.errors import RankError
+from tenfold.core.noise import normal
 from tenfold.formats import Format, Ranks
 from tenfold.testing.arithmetic import ARITHMETIC_LAWS
 from tenfold.testing.compare import assert_equal, to_numpy

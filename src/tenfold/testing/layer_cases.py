@@ -20,7 +20,7 @@ from tenfold.nn import (
     FactorizedTransformerDecoderLayer,
     FactorizedTransformerEncoderLayer,
 )
-from tenfold.nn.kernel import SPATIAL
+from tenfold.nn.convolution.kernel import SPATIAL
 from tenfold.testing.calls import Call
 from tenfold.testing.layer_family import DTYPE, Case, Family, Options, holds, indices, modes_of, numbers
 from tenfold.testing.layer_gaps import inapplicable

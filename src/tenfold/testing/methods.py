@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tenfold.core.arrays import Array, cast, namespace, normal
+from tenfold.core.arrays import Array, cast, namespace
 from tenfold.core.errors import WeightError
 from tenfold.core.network import Network
+from tenfold.core.noise import normal
 from tenfold.decompose import Fit, Method
 from tenfold.testing.compare import assert_equal, to_numpy, tolerance
 from tenfold.testing.formats import SHAPES, holds

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.nn import TCL, FactorizedLayer, FactorizedMultiheadAttention
-from tenfold.nn.recurrent import FactorizedRecurrent
-from tenfold.nn.recurrent_parts import suffixes
+from tenfold.nn.recurrent.module import FactorizedRecurrent
+from tenfold.nn.recurrent.parts import suffixes
 
 Named = dict[str, Tensor]
 

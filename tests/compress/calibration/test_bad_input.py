@@ -17,7 +17,8 @@ from tenfold.compress import InputCovariance, KroneckerFisher, compress, find_si
 from tenfold.compress.calibration import storage
 from tenfold.compress.calibration.calibrate import collect, collected
 from tenfold.compress.calibration.samples import described
-from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.calibration.storage import FORMAT
 from tenfold.core.errors import CheckpointError, DataError, ShapeError
 from tenfold.ranks import Budget

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.calibration.calibrate import collect
-from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.calibration.sums import ROWS, Sums
 from tenfold.compress.calibration.thinning import Thinning
 from tenfold.compress.sites import find_sites

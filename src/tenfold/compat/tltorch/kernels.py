@@ -12,7 +12,7 @@ from tenfold.core.lower import lower
 from tenfold.core.network import Network
 from tenfold.core.program import Program
 from tenfold.core.search import Application
-from tenfold.nn.conv_options import ConvOptions
+from tenfold.nn.convolution.options import ConvOptions
 from tenfold.nn.execute import run
 
 LENGTH, BATCH = 28, 8

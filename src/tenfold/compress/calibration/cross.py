@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tenfold.compress.calibration.patches import channel_matrix, order_of, patch_matrices, spread
-from tenfold.compress.calibration.statistics import centred
+from tenfold.compress.calibration.site_statistics import centred
 from tenfold.compress.calibration.sums import Sums
 from tenfold.compress.calibration.watching import batched
 

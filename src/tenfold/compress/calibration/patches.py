@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold.nn.conv import ConvOptions
+from tenfold.nn.convolution.conv import ConvOptions
 
 
 def order_of(layer: nn.Module) -> int | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.compress.calibration.observers import Call, observers
 from tenfold.compress.calibration.patches import order_of, patch_width, patches_are_inputs
-from tenfold.compress.calibration.statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.calibration.thinning import Thinning
 from tenfold.compress.sites import Site
 from tenfold.core.errors import DataError, SelectionError

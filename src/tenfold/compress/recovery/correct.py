@@ -13,7 +13,8 @@ from tenfold.compress.batches import Forward
 from tenfold.compress.calibration.cross import CrossMoments, CrossSums
 from tenfold.compress.calibration.lockstep import Walk, in_step
 from tenfold.compress.calibration.samples import drawn
-from tenfold.compress.calibration.statistics import SiteStatistics, Statistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics
+from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.fit import fitted
 from tenfold.compress.plan import Plan
 from tenfold.compress.presets import METHODS

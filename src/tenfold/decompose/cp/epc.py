@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tenfold.algebra import mttkrp_sweep
-from tenfold.core.arrays import Array, adjoint, device_of, epsilon, namespace
+from tenfold.core.arrays import Array, adjoint, conjugate, device_of, epsilon, namespace
 from tenfold.core.errors import OptionError
 from tenfold.core.linalg import solve_psd
 from tenfold.core.network import Network
 from tenfold.decompose.base import Fit, Method, check_steps, methods, norm, number, relative
 from tenfold.decompose.cp.als import CPALS
-from tenfold.decompose.cp.grams import cancels, conjugate, hadamard, residual_norm
+from tenfold.decompose.cp.grams import cancels, hadamard, residual_norm
 from tenfold.decompose.cp.sensitivity import sensitivity, squared_norms, stillest, weights
 from tenfold.formats import CP
 

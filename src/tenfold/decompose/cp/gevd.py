@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Num
 
 from tenfold.algebra import mode_dot, mttkrp, squared_residual
-from tenfold.core.arrays import Array, adjoint, namespace, normal
+from tenfold.core.arrays import Array, adjoint, conjugate, namespace
 from tenfold.core.eigen import eigenbasis
 from tenfold.core.errors import UnsupportedError
 from tenfold.core.leading import leading
 from tenfold.core.linalg import solve_psd
+from tenfold.core.noise import normal
 from tenfold.decompose.base import number
-from tenfold.decompose.cp.grams import balanced, conjugate, gram, hadamard
+from tenfold.decompose.cp.grams import balanced, gram, hadamard
 
 PENCILS = 5
 """How many pencils to try; the best counts, as each loses digits of its own."""

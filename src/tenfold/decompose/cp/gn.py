@@ -17,7 +17,8 @@ from tenfold.decompose.cp.init import STARTS, check_start
 from tenfold.decompose.cp.local import CPProblem
 from tenfold.decompose.cp.ridge import penalties, ridged
 from tenfold.decompose.cp.sparse import SparseSearch, sparse_gauss_newton
-from tenfold.decompose.gauss_newton import GaussNewton, Point
+from tenfold.decompose.gauss_newton import GaussNewton
+from tenfold.decompose.local_problem import Point
 from tenfold.formats import CP
 
 ROUGH = 1e-4

@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Num
 
 from tenfold.algebra import mttkrps
-from tenfold.core.arrays import Array, namespace
+from tenfold.core.arrays import Array, conjugate, namespace
 from tenfold.core.svd_gradient import needs_gradient
-from tenfold.decompose.cp.grams import conjugate
 from tenfold.decompose.cp.local import CPLocal, CPProblem
-from tenfold.decompose.gauss_newton import Point, added, conjugate_gradients
+from tenfold.decompose.local_problem import Point, added, conjugate_gradients
 from tenfold.formats import CP
 
 STEPS = 300

@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from jaxtyping import Float, Num
 
 from tenfold.algebra import squared_residual
-from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace, root
+from tenfold.core.arrays import Array, adjoint, conjugate, epsilon, namespace, root
 from tenfold.core.pieces import frobenius
 from tenfold.decompose.base import number, relative
-
-
-def conjugate(factor: Num[Array, "..."]) -> Num[Array, "..."]:
-    """The complex conjugate; a real array itself."""
-    return namespace(factor).conj(factor) if is_complex(factor) else factor
 
 
 def gram(factor: Num[Array, "i r"]) -> Num[Array, "r r"]:

@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
-from tenfold.core.arrays import Array, constant, device_of, is_traced, namespace, normal
+from tenfold.core.arrays import Array, constant, device_of, is_traced, namespace
 from tenfold.core.errors import OptionError
 from tenfold.core.leading import leading
+from tenfold.core.noise import normal
 from tenfold.core.pieces import mode_gram
 from tenfold.decompose.cp.gevd import gevd
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
-from tenfold.core.arrays import Array, constant, device_of, epsilon, namespace, normal
+from tenfold.core.arrays import Array, constant, device_of, epsilon, namespace
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
+from tenfold.core.noise import normal
 from tenfold.core.sparse import Sparse
 from tenfold.decompose.base import Fit, Method, check_steps, methods, norm, number, relative
 from tenfold.decompose.cp.gradient import attached

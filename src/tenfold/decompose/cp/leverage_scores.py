@@ -12,8 +12,9 @@ from typing import Any
 
 from jaxtyping import Float, Int, Num
 
-from tenfold.core.arrays import Array, cast, namespace, normal
+from tenfold.core.arrays import Array, cast, namespace
 from tenfold.core.errors import UnsupportedError
+from tenfold.core.noise import normal
 
 
 @dataclass(frozen=True, eq=False)

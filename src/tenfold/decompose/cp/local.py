@@ -13,19 +13,12 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from tenfold.algebra import mttkrp_sweep, residual_mttkrps, squared_residual
-from tenfold.core.arrays import Array, adjoint, device_of, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, conjugate, device_of, epsilon, is_complex, namespace
 from tenfold.core.linalg import solve_psd
 from tenfold.core.pieces import frobenius
 from tenfold.decompose.base import number
-from tenfold.decompose.cp.grams import (
-    cancels,
-    conjugate,
-    even_scales,
-    gram,
-    hadamard,
-    square_by_parts,
-)
-from tenfold.decompose.gauss_newton import Local, Point
+from tenfold.decompose.cp.grams import cancels, even_scales, gram, hadamard, square_by_parts
+from tenfold.decompose.local_problem import Local, Point
 
 
 class CPProblem:

@@ -11,7 +11,7 @@ Tichavský, Phan & Cichocki, 'Numerical CP decomposition of some difficult tenso
 from collections.abc import Iterator
 
 from tenfold.decompose.cp.local import CPProblem
-from tenfold.decompose.gauss_newton import At, Local, Point, added, dot
+from tenfold.decompose.local_problem import At, Local, Point, added, dot
 
 STAGES = 4
 """How often λ is divided by 5, before it becomes very small, and then 0."""

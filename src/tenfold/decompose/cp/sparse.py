@@ -12,15 +12,17 @@ from typing import Any
 from jaxtyping import Num
 
 from tenfold.algebra.sparse import sparse_mttkrp
-from tenfold.core.arrays import Array, constant, device_of, epsilon, namespace, normal
+from tenfold.core.arrays import Array, conjugate, constant, device_of, epsilon, namespace
 from tenfold.core.linalg import orthonormalise, solve_psd
+from tenfold.core.noise import normal
 from tenfold.core.sparse import Sparse
 from tenfold.decompose.base import Fit, norm, relative
-from tenfold.decompose.cp.grams import balanced, conjugate, gram, hadamard, square_by_parts
+from tenfold.decompose.cp.grams import balanced, gram, hadamard, square_by_parts
 from tenfold.decompose.cp.local import CPLocal, CPProblem
 from tenfold.decompose.cp.ridge import penalties, ridged
 from tenfold.decompose.entries.sparse_residual import sparse_residual
-from tenfold.decompose.gauss_newton import GaussNewton, Point
+from tenfold.decompose.gauss_newton import GaussNewton
+from tenfold.decompose.local_problem import Point
 from tenfold.formats import CP
 
 

@@ -21,9 +21,18 @@ from jaxtyping import Float, Num
 
 from tenfold.algebra import khatri_rao, mttkrp_sweep, multi_mode_dot, unfold
 from tenfold.algebra.mttkrp import allowed_bytes
-from tenfold.core.arrays import Array, adjoint, device_of, epsilon, is_complex, is_traced, namespace
+from tenfold.core.arrays import (
+    Array,
+    adjoint,
+    conjugate,
+    device_of,
+    epsilon,
+    is_complex,
+    is_traced,
+    namespace,
+)
 from tenfold.core.linalg import solve_psd
-from tenfold.decompose.cp.grams import cancels, conjugate, gram, hadamard, residual_norm, square_by_parts
+from tenfold.decompose.cp.grams import cancels, gram, hadamard, residual_norm, square_by_parts
 
 
 def sweep(

@@ -13,26 +13,22 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
-from math import prod
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, adjoint, device_of, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, conjugate, device_of, namespace
 from tenfold.core.contraction import lower_contraction
-from tenfold.core.linalg import solve_psd
+from tenfold.core.entries import Entries
 from tenfold.core.network import Axes, Network
 from tenfold.core.program import run
 from tenfold.core.segments import Pair, Segments
-from tenfold.core.sparse import Entries
-from tenfold.decompose.gauss_newton import Local, Point, dot, size
+from tenfold.decompose.entries.gram_matrices import RowBlocks, WholeGram, is_small, jacobian_columns
+from tenfold.decompose.entries.row_matrices import bonds_in, flat, folded, modes_in
+from tenfold.decompose.local_problem import Local, Point, dot, size
 from tenfold.decompose.networks.environments import Environments, Target
 
 ENTRY = "n"
 """The axis that numbers the entries."""
-
-BLOCKS = 2**25
-"""Up to so many numbers of diagonal blocks are made for the preconditioner; beyond, only their diagonals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,35 +56,18 @@ class Problem:
 
     def flat(self, factors: Sequence[Array]) -> Point:
         """Factors as matrices of rows."""
-        return tuple(
-            _flat(f, *self._parted(axes)) for f, axes in zip(factors, self.network.factors, strict=True)
-        )
+        return flat(self.network, factors)
 
     def folded(self, point: Point) -> tuple[Array, ...]:
         """The way back."""
-        return tuple(self._folded(z, axes) for z, axes in zip(point, self.network.factors, strict=True))
-
-    def _folded(self, matrix: Array, axes: Axes) -> Array:
-        modes, bonds = self._split(axes)
-        xp, order = namespace(matrix), (*modes, *bonds)
-        tensor = xp.reshape(matrix, self.network.extent(order))
-        return xp.permute_dims(tensor, tuple(order.index(a) for a in axes))
-
-    def _split(self, axes: Axes) -> tuple[Axes, Axes]:
-        return tuple(a for a in axes if a in self.network.modes), self.bonds_of(axes)
-
-    def _parted(self, axes: Axes) -> tuple[tuple[int, ...], int]:
-        modes, bonds = self._split(axes)
-        return tuple(axes.index(a) for a in (*modes, *bonds)), self.network.product(modes)
-
-    def bonds_of(self, axes: Axes) -> Axes:
-        """The axes of a factor that are no modes."""
-        return tuple(a for a in axes if a not in self.network.modes)
+        return folded(self.network, point)
 
     @cached_property
     def labels(self) -> tuple[Int[Array, " n"], ...]:
         """The row of every factor that each entry selects; row 0 of a factor without modes."""
-        numbers = [[self.network.modes.index(a) for a in self._split(f)[0]] for f in self.network.factors]
+        numbers = [
+            [self.network.modes.index(a) for a in modes_in(self.network, f)] for f in self.network.factors
+        ]
         return tuple(self._label(n) for n in numbers)
 
     def _label(self, modes: Sequence[int]) -> Int[Array, " n"]:
@@ -103,7 +82,7 @@ class Problem:
         return tuple(self._plan(k) for k in range(len(self.network.factors)))
 
     def _plan(self, k: int) -> Segments:
-        modes = self._split(self.network.factors[k])[0]
+        modes = modes_in(self.network, self.network.factors[k])
         if len(modes) == 1:
             return self.entries.segments(self.network.modes.index(modes[0]))
         return Segments.of(self.labels[k], self.network.product(modes))
@@ -112,7 +91,8 @@ class Problem:
     def gathered(self) -> Network:
         """The network of the rows that every entry selects, closed by ones where an axis stands alone."""
         factors = tuple(
-            self.bonds_of(f) if self.coreless(f) else (ENTRY, *self.bonds_of(f)) for f in self.network.factors
+            bonds_in(self.network, f) if self.coreless(f) else (ENTRY, *bonds_in(self.network, f))
+            for f in self.network.factors
         )
         lonely = [b for b in self.network.bonds if sum(b in f for f in factors) == 1]
         sizes = (*((b, self.network.size_of[b]) for b in self.network.bonds), (ENTRY, self.entries.nnz))
@@ -120,11 +100,7 @@ class Problem:
 
     def coreless(self, axes: Axes) -> bool:
         """Whether a factor has no mode, so that all entries select the same."""
-        return not self._split(axes)[0]
-
-
-EXPLICIT = 200
-"""Up to so many unknowns, steps are solved for directly."""
+        return not modes_in(self.network, axes)
 
 
 class Observed(Local):
@@ -142,7 +118,7 @@ class Observed(Local):
 
     def _row(self, matrix: Array, k: int) -> Array:
         axes = self.problem.network.factors[k]
-        shape = self.problem.network.extent(self.problem.bonds_of(axes))
+        shape = self.problem.network.extent(bonds_in(self.problem.network, axes))
         if self.problem.coreless(axes):
             return self.xp.reshape(matrix, shape)
         return self.xp.reshape(self.xp.take(matrix, self.problem.labels[k], axis=0), (-1, *shape))
@@ -158,7 +134,7 @@ class Observed(Local):
     def _contracted(self) -> Environments:
         network = self.problem.gathered
         targets = [
-            Target(1 << k, (ENTRY, *self.problem.bonds_of(f)))
+            Target(1 << k, (ENTRY, *bonds_in(self.problem.network, f)))
             for k, f in enumerate(self.problem.network.factors)
         ]
         return Environments(network, targets, self.arrays)
@@ -226,7 +202,7 @@ class Observed(Local):
 
     def _collected(self, k: int, values: Num[Array, " n"]) -> Array:
         if self._core(k):
-            bonds = self.problem.bonds_of(self.problem.network.factors[k])
+            bonds = bonds_in(self.problem.network, self.problem.network.factors[k])
             found = self._contract({len(self.point): conjugate(values)}, k, bonds)
             return self.xp.reshape(conjugate(found), (1, -1))
         environment, xp = self.environment(k), self.xp
@@ -247,97 +223,28 @@ class Observed(Local):
         arrays = tuple(changed.get(k, self.arrays[k]) for k in kept)
         return run(lower_contraction(graph, outputs), arrays, self.xp)
 
-    # Small problems: the Jacobian as a matrix ---------------------------------------------------------------
+    # Parts of the Gram matrix ----------------------------------------------------------------------------
 
     def solve(self, target: Point, shift: float) -> Point | None:
-        """(JᴴJ + (ridge + shift) I)⁺ target, if there are at most `EXPLICIT` unknowns."""
-        if self.problem.network.numel > EXPLICIT or self.problem.entries.nnz > BLOCKS // EXPLICIT:
-            return None
-        xp, jacobian = self.xp, self._explicit
-        eye = xp.eye(jacobian.shape[1], dtype=jacobian.dtype, device=device_of(jacobian))
-        whole = xp.concat([xp.reshape(t, (-1,)) for t in target])
-        solution = solve_psd(self._explicit_gram + (shift + self.problem.ridge) * eye, whole)
-        ends = accumulate(prod(t.shape) for t in target)
-        return tuple(
-            xp.reshape(solution[end - prod(t.shape) : end], t.shape)
-            for t, end in zip(target, ends, strict=True)
+        """(JᴴJ + (ridge + shift) I)⁺ target, if there are few unknowns."""
+        small = is_small(self.problem.network.numel, self.problem.entries.nnz)
+        return self._whole.solve(target, shift + self.problem.ridge) if small else None
+
+    @cached_property
+    def _whole(self) -> WholeGram:
+        labels = self.problem.labels
+        return WholeGram(
+            [jacobian_columns(z, labels[k], self.environment(k)) for k, z in enumerate(self.point)]
         )
 
-    @cached_property
-    def _explicit(self) -> Num[Array, "n unknowns"]:
-        """J."""
-        return self.xp.concat([self._columns(k) for k in range(len(self.point))], axis=1)
-
-    def _columns(self, k: int) -> Num[Array, "n unknowns"]:
-        z, xp = self.point[k], self.xp
-        eye = xp.eye(z.shape[0], dtype=z.dtype, device=device_of(z))
-        chosen = xp.take(eye, self.problem.labels[k], axis=0)
-        return xp.reshape(chosen[:, :, None] * self.environment(k)[:, None, :], (chosen.shape[0], -1))
-
-    @cached_property
-    def _explicit_gram(self) -> Num[Array, "unknowns unknowns"]:
-        return adjoint(self._explicit) @ self._explicit
-
-    # The preconditioner: one block for every row ---------------------------------------------------------
-
     def precondition(self, residual: Point, shift: float) -> Point:
-        """The inverse of the diagonal blocks of JᴴJ + shift I, one for every row of every factor."""
-        return tuple(self._solved(k, r, shift) for k, r in enumerate(residual))
-
-    def _solved(self, k: int, residual: Array, shift: float) -> Array:
-        if (k, shift) not in self._inverses:
-            self._inverses[k, shift] = self._inverse(k, shift + self.problem.ridge)
-        inverse = self._inverses[k, shift]
-        if inverse.ndim == 2:
-            return inverse * residual
-        return (inverse @ residual[:, :, None])[:, :, 0]
+        """The inverse of the blocks of JᴴJ + (ridge + shift) I, one for every row of every factor."""
+        total = shift + self.problem.ridge
+        return tuple(b.solve(r, total) for b, r in zip(self._blocks, residual, strict=True))
 
     @cached_property
-    def _inverses(self) -> dict[tuple[int, float], Array]:
-        return {}
-
-    @cached_property
-    def _blocks(self) -> dict[int, Array]:
-        return {}
-
-    def _inverse(self, k: int, shift: float) -> Array:
-        """Inverse blocks, or inverse diagonals where blocks would be too large."""
-        xp, width = self.xp, self.point[k].shape[1]
-        if k not in self._blocks:
-            large = self.point[k].shape[0] * width**2 > BLOCKS
-            self._blocks[k] = self._diagonals(k) if large else self._gram_blocks(k)
-        block = self._blocks[k]
-        if block.ndim == 2:
-            return 1.0 / (block + (shift + _floor(block)))
-        diagonal = xp.linalg.diagonal(block)
-        eye = xp.eye(width, dtype=block.dtype, device=device_of(block))
-        tiny = _floor(xp.real(diagonal) if is_complex(diagonal) else diagonal)
-        return xp.linalg.inv(block + (shift + tiny) * eye)
-
-    def _gram_blocks(self, k: int) -> Num[Array, "rows d d"]:
-        environment, xp = self.environment(k), self.xp
-
-        def rows(at: Int[Array, " k"]) -> Pair:
-            chosen = xp.take(environment, at, axis=0)
-            return conjugate(chosen), chosen
-
-        return self.problem.segments[k].products(rows, environment.shape[1])
-
-    def _diagonals(self, k: int) -> Num[Array, "rows d"]:
-        return self.problem.segments[k].sum(self.xp.abs(self.environment(k)) ** 2)
-
-
-def _floor(diagonal: Array) -> float:
-    """What to add so that no block is singular: a trifle of the largest entry."""
-    xp = namespace(diagonal)
-    return 100 * epsilon(diagonal) * float(xp.max(diagonal)) + 1e-300
-
-
-def conjugate(x: Array) -> Array:
-    """The complex conjugate; a real array itself."""
-    return namespace(x).conj(x) if is_complex(x) else x
-
-
-def _flat(factor: Array, order: tuple[int, ...], rows: int) -> Array:
-    xp = namespace(factor)
-    return xp.reshape(xp.permute_dims(factor, order), (rows, prod(factor.shape) // rows))
+    def _blocks(self) -> tuple[RowBlocks, ...]:
+        segments = self.problem.segments
+        return tuple(
+            RowBlocks(self.environment(k), segments[k], z.shape[0]) for k, z in enumerate(self.point)
+        )

@@ -12,7 +12,7 @@ from jaxtyping import Num
 from tenfold.core.arrays import Array
 from tenfold.core.svd_gradient import needs_gradient
 from tenfold.decompose.entries.observed import Problem
-from tenfold.decompose.gauss_newton import Point, conjugate_gradients
+from tenfold.decompose.local_problem import Point, conjugate_gradients
 
 STEPS = 100
 """Most conjugate gradients."""

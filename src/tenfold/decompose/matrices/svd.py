@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenfold.core.arrays import Array, adjoint, namespace, normal, root
+from tenfold.core.arrays import Array, adjoint, namespace, root
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
+from tenfold.core.noise import normal
 from tenfold.core.svd import fix_signs, rank_within, truncated_svd
 from tenfold.decompose.base import Fit, Method, check_tolerance, methods, norm, relative, settled
 from tenfold.formats import LowRank

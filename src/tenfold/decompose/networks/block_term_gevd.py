@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from tenfold.algebra import mode_dot, unfold
-from tenfold.core.arrays import Array, adjoint, as_generator, epsilon, namespace, normal
+from tenfold.core.arrays import Array, adjoint, epsilon, namespace
 from tenfold.core.eigen import eigenbasis
 from tenfold.core.errors import UnsupportedError
 from tenfold.core.linalg import leading_left
 from tenfold.core.network import Network, bond
+from tenfold.core.noise import as_generator, normal
 from tenfold.decompose.base import methods, norm, number
 from tenfold.formats import BlockTerm, Tucker
 

@@ -16,7 +16,7 @@ from jaxtyping import Num
 from tenfold.core.arrays import Array, epsilon
 from tenfold.core.network import Network
 from tenfold.core.svd_gradient import needs_gradient
-from tenfold.decompose.gauss_newton import Local, added, conjugate_gradients, scaled, size
+from tenfold.decompose.local_problem import Local, added, conjugate_gradients, scaled, size
 from tenfold.decompose.networks.double_layer import conjugates
 from tenfold.decompose.networks.factor_problem import Gradients, refolded
 from tenfold.decompose.networks.gauge import Factors

@@ -12,8 +12,9 @@ from functools import cached_property, lru_cache
 from tenfold.core.arrays import Array, device_of, is_complex, namespace
 from tenfold.core.contraction import lower_contraction
 from tenfold.core.network import Axes, Network, distinct
+from tenfold.core.node_sets import Nodes
 from tenfold.core.program import Program, run
-from tenfold.core.search import Graph, Nodes
+from tenfold.core.search import Graph
 from tenfold.decompose.networks.environments import cheapest
 
 Point = tuple[Array, ...]

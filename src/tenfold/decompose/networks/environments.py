@@ -17,8 +17,9 @@ from tenfold.core.arrays import Array, namespace
 from tenfold.core.cost import Cost, Roofline
 from tenfold.core.merging import Lowering, Wish
 from tenfold.core.network import Axes, Network, distinct
+from tenfold.core.node_sets import Nodes, Pair
 from tenfold.core.program import Merge, View, merge, view
-from tenfold.core.search import Graph, Nodes, Pair
+from tenfold.core.search import Graph
 
 EXACT = 7
 """Up to so many nodes every order is weighed; beyond, opt_einsum proposes one."""

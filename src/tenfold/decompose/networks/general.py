@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tenfold.core.arrays import Array, namespace, normal
+from tenfold.core.arrays import Array, namespace
 from tenfold.core.contraction import lower_contraction
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
+from tenfold.core.noise import normal
 from tenfold.core.program import run
 from tenfold.decompose.base import Method, methods, norm
 from tenfold.decompose.networks.gauge import Factors, balanced

@@ -8,7 +8,7 @@ from tenfold.core.contraction import lower_contraction
 from tenfold.core.network import Network
 from tenfold.core.program import run
 from tenfold.decompose.base import norm
-from tenfold.decompose.gauss_newton import At, Local
+from tenfold.decompose.local_problem import At, Local
 from tenfold.decompose.networks.double_layer import DoubleLayer, closures, lone
 from tenfold.decompose.networks.factor_problem import Gradients, Grams, columns, refolded
 from tenfold.decompose.networks.gauge import Factors, balanced

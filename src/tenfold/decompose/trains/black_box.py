@@ -15,11 +15,11 @@ from tenfold.core.arrays import (
     device_of,
     is_complex,
     namespace,
-    normal,
     real_dtype,
     to_compute,
 )
 from tenfold.core.errors import OptionError, ShapeError
+from tenfold.core.noise import normal
 
 AT_ONCE = 2**18
 """Largest number of entries that a function is asked for in one call."""

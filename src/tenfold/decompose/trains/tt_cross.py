@@ -7,10 +7,11 @@ from typing import Any
 
 from jaxtyping import Int
 
-from tenfold.core.arrays import Array, adjoint, as_generator, cast_like, device_of, epsilon, namespace, normal
+from tenfold.core.arrays import Array, adjoint, cast_like, device_of, epsilon, namespace
 from tenfold.core.errors import ConvergenceWarning, OptionError, ShapeError
 from tenfold.core.leading import leading
 from tenfold.core.network import Network, bond
+from tenfold.core.noise import as_generator, normal
 from tenfold.core.pieces import frobenius
 from tenfold.decompose.base import Fit, check_steps, check_tolerance
 from tenfold.decompose.trains.black_box import BlackBox, Function, SpentError, products, random_indices

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tenfold.algebra import mode_dot, multi_mode_dot
-from tenfold.core.arrays import Array, adjoint, normal
+from tenfold.core.arrays import Array, adjoint
 from tenfold.core.errors import OptionError
 from tenfold.core.leading import improved, leading
 from tenfold.core.linalg import orthonormalise
 from tenfold.core.network import Network
+from tenfold.core.noise import normal
 from tenfold.core.pieces import frobenius
 from tenfold.core.sparse import Sparse
 from tenfold.core.svd_gradient import needs_gradient

@@ -7,9 +7,10 @@ from jaxtyping import Num
 
 from tenfold.algebra.mode_product import mode_dot
 from tenfold.algebra.sparse import SparseUnfolding, sparse_mttkrp, sparse_multi_mode_dot
-from tenfold.core.arrays import Array, adjoint, constant, device_of, namespace, normal
+from tenfold.core.arrays import Array, adjoint, constant, device_of, namespace
 from tenfold.core.linalg import leading_left, orthonormalise, rank_for_tolerance
 from tenfold.core.network import Network, bond
+from tenfold.core.noise import normal
 from tenfold.core.sparse import Sparse
 from tenfold.decompose.base import Fit, norm, relative
 from tenfold.decompose.entries.sparse_residual import sparse_residual

@@ -15,8 +15,8 @@ from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.core.lookup import Lookup
 from tenfold.core.lower_lookup import lower_lookup
 from tenfold.nn import RowError
+from tenfold.nn.embedding.options import RowOptions
 from tenfold.nn.execute import look_up
-from tenfold.nn.row_options import RowOptions
 
 SubFactorizedEmbedding = SubLayer
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tenfold.compat.tltorch.kernels import each
 from tenfold.core.errors import OptionError
-from tenfold.nn.conv_options import ConvOptions
+from tenfold.nn.convolution.options import ConvOptions
 
 
 class LayerSettings:

@@ -10,7 +10,7 @@ from tenfold.compat.tltorch.factorized_tensors.base import FactorizedTensor
 from tenfold.compat.tltorch.factorized_tensors.factorized_tensors import CPTensor, TTTensor, TuckerTensor
 from tenfold.compat.tltorch.kernels import convolved, each, kernel_plan
 from tenfold.core.errors import OptionError, UnsupportedError
-from tenfold.nn.conv_options import ConvOptions
+from tenfold.nn.convolution.options import ConvOptions
 
 Numbers = int | Sequence[int]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}

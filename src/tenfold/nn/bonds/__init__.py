@@ -1,0 +1,1 @@
+"""What sits on the ranks of a weight: dropout, and gates with an l1 penalty."""

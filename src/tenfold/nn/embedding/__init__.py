@@ -1,0 +1,1 @@
+"""Tables held as factors, of which rows are looked up."""

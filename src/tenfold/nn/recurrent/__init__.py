@@ -1,0 +1,1 @@
+"""RNN, LSTM and GRU: linear layers inside, and a loop over time."""

@@ -1,0 +1,1 @@
+"""Linear maps between tensors of any shape."""
