@@ -33,10 +33,11 @@ bench-layers: $(READY)
 	$(BIN)/python -m pip install --quiet --no-deps --target out/peers tensorly==0.10.0 tensorly-torch==0.5.0
 	PYTHONPATH=out/peers $(BIN)/python benchmarks/layers/run.py --out out/layers.json
 
-# The peers are installed beside the project: they are compared with, not used.
+# The peers are installed beside the project: they are compared with, not used. torchTT builds with the torch that is there.
 bench-decompose: $(READY)
 	mkdir -p out
 	$(BIN)/python -m pip install --quiet -c constraints.txt --target out/peers $(PEERS)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target out/peers torchTT==0.5.0
 	PYTHONPATH=out/peers $(BIN)/python benchmarks/decompose/run.py --out out/decompose.json
 
 # CIFAR10=folder with train.parquet and test.parquet; DEVICE=cuda. Run it again to go on.
