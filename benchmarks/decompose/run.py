@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -22,6 +23,8 @@ from typing import Any
 COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 30, 50, 80)
 PATIENCE = 60
 """Seconds of a run after which no more sweeps are tried."""
+LONG = 20
+"""Seconds of runs after which they are not repeated."""
 SLACK = 1e-3
 """By how much of itself an error may be above the target."""
 PEERS = ("tensorly", "pyttb", "torchTT")
@@ -38,7 +41,7 @@ def main() -> None:
     if asked.one:
         print(json.dumps(measured(*map(int, asked.one.split(",")))))
         return
-    os.environ.update(OMP_NUM_THREADS=str(asked.threads), OMP_WAIT_POLICY="PASSIVE")
+    os.environ.update(OMP_NUM_THREADS=str(asked.threads))
     found = load(asked.out)
     for number in range(row_count()) if asked.row is None else [asked.row]:
         result = compared(number)
@@ -77,6 +80,8 @@ def measured(row: int, contender: int, steps: int, repeats: int) -> dict[str, An
         seconds.append(perf_counter() - start)
         if n == 0:
             peak = resident(peak=True) - before
+        if sum(seconds) > LONG:
+            break
     return {
         "name": who.name,
         "seconds": seconds,
@@ -116,7 +121,6 @@ def compared(number: int) -> dict[str, Any]:
     from rows import ROWS
 
     row = ROWS[number]()
-    repeats = 1 if row.large else 3
     run = cache(partial(child, number))
     peers = [n for n, c in enumerate(row.contenders) if not c.name.startswith("tenfold")]
     target = None
@@ -127,7 +131,9 @@ def compared(number: int) -> dict[str, Any]:
         steps = 0
         if target is not None:
             steps = enough(lambda count, n=n: run(n, count, 1), target, row.sweeps or 0)
-        results.append(run(n, steps, repeats))
+        tried = run(n, steps, 1) if row.sweeps else None
+        again = tried is None or tried["seconds"][0] <= LONG
+        results.append(run(n, steps, 3) if again else tried)
         results[-1]["reached"] = target is None or results[-1]["error"] <= target
     return {"row": row.name, "target": target, "results": results}
 
@@ -144,8 +150,10 @@ def enough(run: Callable[[int], dict[str, Any]], target: float, sweeps: int) -> 
     start = COUNTS.index(sweeps)
     if reaches(sweeps):
         return COUNTS[bisect_left(COUNTS, True, hi=start, key=reaches)]
-    for count in COUNTS[start + 1 :]:
-        if reaches(count) or run(count)["seconds"][0] > PATIENCE:
+    for last, count in pairwise(COUNTS[start:]):
+        if run(last)["seconds"][0] > PATIENCE:
+            return last
+        if reaches(count):
             return count
     return COUNTS[-1]
 

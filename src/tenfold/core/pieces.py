@@ -12,8 +12,9 @@ from jaxtyping import Float
 from tenfold.core.arrays import Array, adjoint, is_complex, is_traced, namespace, root
 from tenfold.core.chunked import through_memory
 
-PIECE = 2**22
-"""Entries of a tensor that are worked on at once: copies of them are small beside a large tensor."""
+PIECE = 2**20
+"""Entries of a tensor that are worked on at once: copies of them are small beside a large tensor, and below
+the 32 MB from which glibc has the system map, and clear, new memory for each."""
 
 
 @through_memory
@@ -82,8 +83,8 @@ def gram(matrices: Iterable[Float[Array, "i c"]]) -> Float[Array, "i i"]:
 def slabs(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Where a tensor is cut along its longest mode into parts of about `PIECE` entries; none for no entries.
 
-    >>> [where[1] for where in slabs((3, 2**22))]
-    [slice(0, 1398101, None), slice(1398101, 2796202, None), slice(2796202, 4194304, None)]
+    >>> [where[1] for where in slabs((3, 2**20))]
+    [slice(0, 349525, None), slice(349525, 699050, None), slice(699050, 1048576, None)]
     """
     longest = max(range(len(shape)), key=lambda k: shape[k])
     count = min(shape[longest], max(1, -(-prod(shape) // PIECE)))

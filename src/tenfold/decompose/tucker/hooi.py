@@ -27,8 +27,8 @@ class HOOI(Method[Tucker]):
     """Each basis in turn is made the best one for the others, from ST-HOSVD on.
 
     The basis U(k) becomes the leading left singular vectors of the unfolding k of X ×₁ U(1)ᴴ … without the
-    k-th product; after the first sweep, it takes two steps of orthogonal iteration towards them, which cost a
-    fraction and lose little. The error never grows. Stops (`converged`) when a sweep lowers it by less than
+    k-th product, sought in a Krylov space of the basis that was, which costs a fraction of all singular
+    vectors and loses little. The error never grows. Stops (`converged`) when a sweep lowers it by less than
     `tol` of the tensor's norm. Rarely gains more than a few per cent over ST-HOSVD. `restarts` random starts
     more, of which the best result counts, may find a better optimum where ranks are very small.
 
@@ -72,7 +72,7 @@ class HOOI(Method[Tucker]):
     def _run(self, tensor: Array, network: Network, start: Fit[Tucker], whole: float) -> Fit[Tucker]:
         value, trace, converged = start.value, [start.error], False
         while not converged and len(trace) <= self.max_steps:
-            value = sweep(tensor, value, network, exact=len(trace) == 1)
+            value = sweep(tensor, value, network)
             error = projection_error(tensor, value, whole, frobenius(value.core))
             trace.append(relative(error, whole))
             converged = settled(trace[-2] - trace[-1] <= self.tol)
@@ -90,14 +90,14 @@ def random_start(tensor: Array, network: Network, whole: float, generator: Any) 
     return Fit(value, relative(projection_error(tensor, value, whole, frobenius(value.core)), whole))
 
 
-def sweep(tensor: Array, value: Tucker, network: Network, *, exact: bool) -> Tucker:
+def sweep(tensor: Array, value: Tucker, network: Network) -> Tucker:
     """Renew every basis once. Where a rank is the size of its mode, any basis is the best: the identity."""
     sizes = [(k, n, r) for n, (k, r) in zip(tensor.shape, ranks(network), strict=True) if r is not None]
     matrices = list(value.matrices)
     for k, n, r in sizes:
         matrices[k] = identity(n, tensor) if r == n else matrices[k]
     cut = [(k, r) for k, n, r in sizes if r < n]
-    core = renew(tensor, cut, matrices, exact or needs_gradient(tensor)) if cut else tensor
+    core = renew(tensor, cut, matrices, needs_gradient(tensor)) if cut else tensor
     return Tucker(core, tuple(matrices))
 
 
