@@ -76,10 +76,15 @@ class LookupGraph(Graph):
         return s | self.gathered if s & self.indexed else s
 
     def gathering(self, source: Nodes, target: Nodes) -> Work:
-        """What it takes to look up rows of `source`, or to add them up in bags: traffic, no products."""
+        """What it takes to look up rows of `source`, or to add them up in bags: traffic, no products.
+
+        A product of several factors of the vocabulary is first turned, so that their axes become one.
+        """
         rows = self.elements(source if source > self.full else self.rows_of(source))
         read = min(rows, self.elements(source))  # rows that are asked for again are in the cache
-        return Work(1, rows, 0, 0, 0, read + self.elements(target))
+        several = source <= self.full and (source & self.indexed).bit_count() > 1
+        turned = 2 * self.elements(source) if several else 0
+        return Work(1, rows, 0, 0, 0, read + turned + self.elements(target))
 
 
 def search_lookup(lookup: Lookup, cost: Cost | None = None) -> tuple[Move, ...]:

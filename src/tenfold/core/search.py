@@ -158,6 +158,8 @@ class Graph:
         new = tuple(a for a in theirs if a not in ours and a in out and a not in taps)
         gone = tuple(a for a in distinct([ours, theirs]) if a not in out and a not in taps)
         elements = self.elements(left) + self.elements(right) + self.elements(both)
+        if kept and gone and self.streams(left) and self.app and not self.app.windows:
+            elements += self.elements(left) + self.elements(both)  # brought into groups, and back
         size = self.network.product
         return Work(
             size(kept),
@@ -169,9 +171,12 @@ class Graph:
         )
 
 
-def search(app: Application, cost: Cost | None = None) -> tuple[Pair, ...]:
-    """The cheapest order for a layer: pairs of node sets, in the order of execution."""
-    return _search_application(app, cost or Roofline())
+def search(app: Application, cost: Cost | None = None, last_first: bool = False) -> tuple[Pair, ...]:
+    """The cheapest order for a layer: pairs of node sets, in the order of execution.
+
+    Of orders that cost the same, the one that meets the first axes of its input first, or the last ones.
+    """
+    return _search_application(app, cost or Roofline(), last_first)
 
 
 def search_contraction(network: Network, outputs: Axes, cost: Cost | None = None) -> tuple[Pair, ...]:
@@ -180,8 +185,8 @@ def search_contraction(network: Network, outputs: Axes, cost: Cost | None = None
 
 
 @lru_cache(maxsize=4096)
-def _search_application(app: Application, cost: Cost) -> tuple[Pair, ...]:
-    return _best(Graph(app.nodes, app.outputs, app.network, app), cost)
+def _search_application(app: Application, cost: Cost, last_first: bool) -> tuple[Pair, ...]:
+    return _best(Graph(app.nodes, app.outputs, app.network, app), cost, last_first)
 
 
 @lru_cache(maxsize=4096)
@@ -189,17 +194,13 @@ def _search_contraction(network: Network, outputs: Axes, cost: Cost) -> tuple[Pa
     return _best(Graph(network.factors, outputs, network, None), cost)
 
 
-def _best(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
-    return _exact(graph, cost) if len(graph.nodes) <= EXACT else _proposed(graph)
+def _best(graph: Graph, cost: Cost, last_first: bool = False) -> tuple[Pair, ...]:
+    return _exact(graph, cost, last_first) if len(graph.nodes) <= EXACT else _proposed(graph)
 
 
-def _exact(graph: Graph, cost: Cost) -> tuple[Pair, ...]:
-    """Dynamic programming over the subsets of nodes.
-
-    Of orders that cost the same, a linear layer takes the one that meets its last input axis first: its
-    products then leave the axes where the next one wants them, and nothing has to be shuffled.
-    """
-    turn = -1 if graph.app is not None and not graph.app.windows else 1
+def _exact(graph: Graph, cost: Cost, last_first: bool) -> tuple[Pair, ...]:
+    """Dynamic programming over the subsets of nodes."""
+    turn = -1 if last_first else 1
     total: dict[Nodes, float] = {}
     split: dict[Nodes, Pair] = {}
     for s in sorted(range(1, graph.full + 1), key=int.bit_count):
