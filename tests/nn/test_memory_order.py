@@ -5,7 +5,8 @@ import torch
 
 from tenfold.nn import FactorizedConv
 
-DOWN, CORE, UP = ((8, 64, 1, 1), (64, 1, 1, 1)), ((8, 8, 3, 3), (72, 1, 24, 8)), ((64, 8, 1, 1), (8, 1, 1, 1))
+DOWN, UP = ((8, 64, 1, 1), (64, 1, 64, 64)), ((64, 8, 1, 1), (8, 1, 8, 8))
+CORE = ((8, 8, 3, 3), (72, 1, 24, 8))
 
 
 def tucker2() -> FactorizedConv:
@@ -16,7 +17,7 @@ def assert_in_memory_order(layer: FactorizedConv) -> None:
     assert {(tuple(f.shape), f.stride()) for f in layer.weight.factors()} == {DOWN, CORE, UP}
 
 
-def test_kernels_of_several_taps_are_channels_last_and_others_contiguous() -> None:
+def test_kernels_are_channels_last_those_of_one_tap_too() -> None:
     assert_in_memory_order(tucker2())
 
 
