@@ -45,7 +45,14 @@ def ours(library: str, method: Any, ranks: Any, steps: bool = False) -> Contende
         chosen = decompose_with(method, count) if steps else method
         return chosen.fit(tensor, ranks, generator=0)
 
-    return Contender(f"tenfold {type(method).__name__} ({library})", library, run, lambda fit, _: fit.error)
+    usual = vars(type(method)())
+    said = (f"{k}={v:g}" for k, v in vars(method).items() if v != usual[k] and not steps)
+    return Contender(
+        f"tenfold {type(method).__name__} ({', '.join([library, *said])})",
+        library,
+        run,
+        lambda fit, _: fit.error,
+    )
 
 
 def decompose_with(method: Any, count: int) -> Any:

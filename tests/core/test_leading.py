@@ -128,6 +128,21 @@ def test_an_improved_basis_never_discards_more_and_comes_to_the_best() -> None:
     assert lost == pytest.approx(best, rel=1e-6)
 
 
+@pytest.mark.parametrize("rank", [1, 3, 4, 6])
+@pytest.mark.parametrize(
+    "spectrum", [[4.0, 3.0, 2.0, 1.0, 0.5, 0.1], [1.0, 1e-7, 0.0, 0.0, 0.0, 0.0], [0.0] * 6]
+)
+def test_a_basis_of_any_rank_is_improved_whatever_the_spectrum(
+    library: Any, rank: int, spectrum: list[float]
+) -> None:
+    x = library.array(with_spectrum(spectrum, (6, 40)))
+    basis, _ = orthonormalise(library.normal(6, rank))
+    found = improved(x, 0, basis)
+    inner = np.asarray(found).T @ np.asarray(found)
+    np.testing.assert_allclose(inner, np.eye(rank), atol=1e-12)
+    assert outside(x, 0, found) <= outside(x, 0, basis) * (1 + 1e-12) + 1e-14 * frobenius(x)
+
+
 def test_slabs_cover_a_tensor_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE", 50)
     for shape in ((5, 40), (40, 5, 2), (7,), (1, 1), (3, 0)):

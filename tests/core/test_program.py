@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from tenfold.core.contraction import lower_contraction
-from tenfold.core.cost import Cost, Flops
+from tenfold.core.cost import Cost, Flops, Roofline
 from tenfold.core.layout import Layout
 from tenfold.core.lower import lower
 from tenfold.core.network import Axes
-from tenfold.core.program import Merge, Program, Shuffle, run
+from tenfold.core.program import Linear, Merge, Program, Shuffle, run
 from tenfold.core.search import Application, Window
 from tenfold.formats import CP, Format, LowRank, Tucker, formats
 
@@ -49,11 +49,17 @@ def test_published_sequences(format: str, layout: str, ranks: object, kinds: tup
 
 
 def linear(
-    format: type[Format], text: str, ranks: object, outputs: Axes, inputs: Axes, rows: int = 256
+    format: type[Format],
+    text: str,
+    ranks: object,
+    outputs: Axes,
+    inputs: Axes,
+    rows: int = 256,
+    cost: Cost | None = None,
 ) -> Program:
     layout = Layout.parse(text).bind((1024, 1024))
     network = format.skeleton(layout.mode_shape, ranks).refined(layout.mode_groups)  # type: ignore[arg-type]
-    return lower(Application(network, inputs, outputs, rows=rows), Flops())
+    return lower(Application(network, inputs, outputs, rows=rows), cost or Flops())
 
 
 def test_a_low_rank_matrix_is_two_linear_maps() -> None:
@@ -69,6 +75,22 @@ def test_a_train_matrix_is_two_linear_maps_without_a_shuffle(rank: int) -> None:
     program = linear(formats["tt"], text, rank, ("o0", "o1"), ("i0", "i1"))
     assert program.kinds == ("linear", "linear")
     assert not any(isinstance(s, Shuffle) for s in program.steps)
+
+
+SPLIT, ENDS = "(o0=32 o1=32) (i0=32 i1=32)", (("o0", "o1"), ("i0", "i1"))
+
+
+def test_of_orders_that_cost_the_same_one_without_detours_is_taken() -> None:
+    left, right = linear(formats["tt"], f"{SPLIT} -> (o0 i0) (o1 i1)", 8, *ENDS).steps
+    assert isinstance(left, Linear) and isinstance(right, Linear)
+    assert (left.gone, left.post, right.post) == (32, 32, 1)  # from the left while the activation is small
+    tucker = linear(formats["tucker"], f"{SPLIT} -> o0 o1 i0 i1", 11, *ENDS)
+    assert not any(isinstance(step, Shuffle) for step in tucker.steps)
+
+
+def test_products_in_groups_cost_the_turning_of_the_activation() -> None:
+    program = linear(formats["cp"], f"{SPLIT} -> o0 o1 i0 i1", 128, *ENDS, rows=32, cost=Roofline())
+    assert [type(step) for step in program.steps] == [Merge, Merge, Linear, Linear]
 
 
 def test_a_program_explains_itself() -> None:

@@ -270,3 +270,6 @@ def test_large_tensors_are_measured_as_small_ones(name: str, monkeypatch: pytest
         for most in (1 << 20, 60, 7):
             monkeypatch.setattr(moments, "PIECE", most)
             assert moments.deviation(value.network, list(value.factors)) == pytest.approx(wanted, rel=EXACT)
+        monkeypatch.setattr(moments, "MANY", 7)
+        assert moments.deviation(value.network, list(value.factors)) == pytest.approx(wanted, rel=EXACT)
+        monkeypatch.undo()

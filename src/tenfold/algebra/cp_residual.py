@@ -8,7 +8,7 @@ from jaxtyping import Num
 from tenfold.algebra.mttkrp import allowed_bytes, check_factors, mttkrps, rounds
 from tenfold.algebra.partial_sums import best_split
 from tenfold.algebra.products import khatri_rao
-from tenfold.core.arrays import Array, is_complex, namespace
+from tenfold.core.arrays import Array, conjugate, namespace
 
 Block = tuple[slice, ...]
 
@@ -37,7 +37,7 @@ def residual_mttkrps(
     for block in blocks:
         residual, some = _residual(tensor, factors, block, max_bytes)
         total = total + xp.linalg.vector_norm(residual) ** 2
-        conjugates = [xp.conj(f) if is_complex(f) else f for f in some]
+        conjugates = [conjugate(f) for f in some]
         products = mttkrps(residual, conjugates, max_bytes=max_bytes)
         rows.append(products[mode])
         sums = [0 if k == mode else s + p for k, (s, p) in enumerate(zip(sums, products, strict=True))]

@@ -106,7 +106,7 @@ def _matrix_dot(tensor: Num[Array, "*shape"], matrix: Num[Array, "j i"], mode: i
 def _adjoint(operand: Num[Array, "..."]) -> Num[Array, "..."]:
     if operand.ndim == 2:
         return arrays.adjoint(operand)
-    return namespace(operand).conj(operand) if arrays.is_complex(operand) else operand
+    return arrays.conjugate(operand)
 
 
 def _as_matrix(operand: Num[Array, "..."]) -> Num[Array, "j i"]:

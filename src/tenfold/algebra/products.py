@@ -9,7 +9,7 @@ from functools import reduce
 from jaxtyping import Num
 
 from tenfold.algebra.unfolding import vec
-from tenfold.core.arrays import Array, is_complex, namespace
+from tenfold.core.arrays import Array, conjugate, namespace
 from tenfold.core.errors import ShapeError
 
 
@@ -134,4 +134,4 @@ def inner(a: Num[Array, "..."], b: Num[Array, "..."], modes: int | None = None) 
             f"{tuple(a.shape)} and {tuple(b.shape)}.",
             "The last modes of the first must have the sizes of the first modes of the second.",
         )
-    return xp.tensordot(xp.conj(a) if is_complex(a) else a, b, axes=count)
+    return xp.tensordot(conjugate(a), b, axes=count)

@@ -13,7 +13,7 @@ from jaxtyping import Int, Num
 
 from tenfold.algebra.mttkrp import check_factors
 from tenfold.algebra.unfolding import check_mode
-from tenfold.core.arrays import Array, adjoint, device_of, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, conjugate, device_of, namespace
 from tenfold.core.errors import ShapeError
 from tenfold.core.segments import Pair, Segments
 from tenfold.core.sparse import Sparse
@@ -131,7 +131,7 @@ class SparseUnfolding:
     def adjoint_dot(self, matrix: Num[Array, "i r"]) -> Num[Array, "fibres r"]:
         """The conjugate transpose of the unfolding times a matrix."""
         values, column = self.tensor.values, self.tensor.columns[self.mode]
-        values = namespace(values).conj(values) if is_complex(values) else values
+        values = conjugate(values)
         rows = matrix.shape[1]
         return self._segments.products(
             lambda at: (_rows(values, at)[:, None], _rows(matrix, _rows(column, at))), rows

@@ -18,8 +18,6 @@ from tenfold.core.errors import WeightError
 from tenfold.core.trees import announce
 
 Array = Any
-
-
 DType = Any
 
 
@@ -158,7 +156,7 @@ def conjugate(x: Num[Array, "..."]) -> Num[Array, "..."]:
 
 def adjoint(matrix: Num[Array, "m n"]) -> Num[Array, "n m"]:
     """The conjugate transpose; a view where the matrix is real."""
-    return namespace(matrix).conj(matrix.T) if is_complex(matrix) else matrix.T
+    return conjugate(matrix.T)
 
 
 def root(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tenfold.core.arrays import Array, is_complex, namespace
+from tenfold.core.arrays import Array, conjugate, namespace
 from tenfold.decompose.base import number
 
 Point = tuple[Array, ...]
@@ -103,7 +103,7 @@ def dot(a: Point, b: Point) -> float:
 
 def _dot(x: Array, y: Array) -> float:
     xp = namespace(x, y)
-    return number(xp.sum((xp.conj(x) if is_complex(x) else x) * y))
+    return number(xp.sum(conjugate(x) * y))
 
 
 def size(a: Point) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, is_complex, namespace
+from tenfold.core.arrays import Array, conjugate, is_complex, namespace
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes, Network, mode
 from tenfold.formats.arithmetic import Arithmetic
@@ -51,8 +51,8 @@ class Format(Constructed, Arithmetic):
         theirs = apart(other.network, self.network.bonds)
         sizes = dict(self.network.sizes) | dict(theirs.sizes)
         both = Network((*self.network.factors, *theirs.factors), (), tuple(sizes.items()))
-        xp = namespace(*self.factors, *other.factors)
-        mine = tuple(xp.conj(f) if is_complex(f) else f for f in self.factors)
+        namespace(*self.factors, *other.factors)  # refuses two libraries
+        mine = tuple(conjugate(f) for f in self.factors)
         return contracted(both, (*mine, *other.factors), ())
 
     def norm(self) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtyping import Float, Int, Num
 
-from tenfold.core.arrays import Array, cast, device_of, is_complex, namespace
+from tenfold.core.arrays import Array, cast, conjugate, device_of, is_complex, namespace
 from tenfold.core.segments import Segments
 from tenfold.core.sparse import Sparse
 from tenfold.decompose.cp.leverage_scores import Sample, uniform
@@ -47,9 +47,7 @@ class DenseFibres(Fibres):
         first = numbers // stride * (stride * size) + numbers % stride
         steps = stride * xp.arange(size, dtype=numbers.dtype, device=device_of(numbers))
         at = xp.reshape(steps[:, None] + first[None, :], (-1,))
-        return xp.reshape(xp.take(self.flat, at), (size, -1)) @ (
-            xp.conj(basis) if is_complex(basis) else basis
-        )
+        return xp.reshape(xp.take(self.flat, at), (size, -1)) @ (conjugate(basis))
 
     def some_entries(self, count: int, generator: Any) -> tuple[list[Array], Array, Array]:
         """All of them if there are no more than `count`, otherwise uniformly drawn ones."""
@@ -96,7 +94,7 @@ class SparseFibres(Fibres):
         step = xp.arange(which.shape[0], device=device_of(numbers)) - xp.take(before, which)
         entry = xp.take(order, xp.take(start, which) + step)
         rows = xp.take(self.tensor.columns[mode], entry)
-        conjugated = xp.conj(basis) if is_complex(basis) else basis
+        conjugated = conjugate(basis)
         terms = xp.take(self.tensor.values, entry)[:, None] * xp.take(conjugated, which, axis=0)
         return Segments.of(rows, self.shape[mode]).sum(terms)
 

@@ -9,7 +9,7 @@ gives the Gramian products of Sorber et al., for sums of Tucker terms those of t
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from tenfold.core.arrays import Array, device_of, is_complex, namespace
+from tenfold.core.arrays import Array, conjugate, device_of, namespace
 from tenfold.core.contraction import lower_contraction
 from tenfold.core.network import Axes, Network, distinct
 from tenfold.core.node_sets import Nodes
@@ -40,7 +40,7 @@ def closures(network: Network, like: Array) -> Point:
 
 def conjugates(factors: Point) -> Point:
     """The complex conjugates; real arrays themselves."""
-    return tuple(namespace(f).conj(f) if is_complex(f) else f for f in factors)
+    return tuple(conjugate(f) for f in factors)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tenfold.core.arrays import Array, adjoint, device_of, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, conjugate, device_of, namespace
 from tenfold.core.network import Network, bond
 from tenfold.core.pieces import frobenius, together
 from tenfold.decompose.base import Fit, relative
@@ -64,7 +64,7 @@ def tail(matrix: Array, rank: int, tolerance: float, basis_of: Basis) -> tuple[A
     if rank >= matrix.shape[1] and tolerance <= 0:
         return identity(matrix.shape[1], matrix), matrix, 0.0
     basis, lost = basis_of(matrix, 1, rank, tolerance)
-    dual = namespace(basis).conj(basis) if is_complex(basis) else basis
+    dual = conjugate(basis)
     return basis.T, matrix @ dual, lost
 
 
