@@ -1,19 +1,23 @@
 """A state dict as safetensors: contiguous, each shared parameter once, and the order in which factors lie."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tenfold.checkpoint.header import ARRAYS_FORMAT, Header, read_header, unreadable
+from tenfold.checkpoint.joint import families_of
 from tenfold.compress.apply import factorized
 from tenfold.core.errors import CheckpointError
 from tenfold.core.layout import rearrange
 from tenfold.core.network import Axes
+from tenfold.core.program import Stored
+from tenfold.nn.tensor.factorized import FactorizedTensor
+from tenfold.nn.tensor.shared_factors import SharingTensor
 
-ARRAYS_FORMAT = "tenfold-1"
+__all__ = ["ARRAYS_FORMAT", "read_arrays", "reordered", "stored_orders", "write_arrays"]
 
 
 def write_arrays(model: nn.Module, path: Path) -> None:
@@ -28,38 +32,42 @@ def write_arrays(model: nn.Module, path: Path) -> None:
             continue
         first[key] = name
         arrays[name] = tensor.detach().contiguous().clone()
-    metadata = {
-        "format": ARRAYS_FORMAT,
-        "aliases": json.dumps(aliases),
-        "stored": json.dumps(stored_orders(model)),
-    }
-    save_file(arrays, path, metadata)
+    save_file(arrays, path, Header(aliases, stored_orders(model), families_of(model)).metadata())
     path.chmod(0o644)  # safetensors leaves it readable by its owner alone
 
 
-def stored_orders(model: nn.Module) -> dict[str, list[str]]:
+def stored_orders(model: nn.Module) -> dict[str, Axes]:
     """Parameter name -> the axes of its factor in the order of storage."""
-    return {
-        f"{layer}.weight.{name}": list(stored.axes)
-        for layer, module in factorized(model)
-        for name, stored in zip(module.weight.names, module.weight.stored, strict=True)
-    }
+    return {name: stored.axes for name, stored, _ in stored_factors(model)}
+
+
+def stored_factors(model: nn.Module) -> Iterator[tuple[str, Stored, FactorizedTensor]]:
+    """The factors of all layers by the names that they have in a state; those that are shared come often."""
+    for layer, module in factorized(model):
+        weight = module.weight
+        for name, stored in zip(weight.names, weight.stored, strict=True):
+            shared = isinstance(weight, SharingTensor) and hasattr(weight.shared, name)
+            yield f"{layer}.weight.{'shared.' if shared else ''}{name}", stored, weight
 
 
 def read_arrays(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """The state dict that `write_arrays` wrote, with factors in the order in which `model` stores them."""
+    """The state dict that `write_arrays` wrote, with factors in the order in which `model` stores them.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or its header names arrays that it has not got.
+    """
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+    arrays = reordered(arrays, header.stored, model)
+    if lost := next((name for name in header.aliases.values() if name not in arrays), None):
         raise CheckpointError(
-            f"'{path}' cannot be read: {error}.", "It may be cut short; write it anew."
-        ) from error
-    orders = {name: tuple(axes) for name, axes in json.loads(metadata.get("stored", "{}")).items()}
-    arrays = reordered(arrays, orders, model)
-    aliases: Mapping[str, str] = json.loads(metadata.get("aliases", "{}"))
-    return arrays | {name: arrays[source] for name, source in aliases.items()}
+            f"'{path}' has no array '{lost}', which its header names.", "Write the checkpoint anew."
+        )
+    return arrays | {name: arrays[source] for name, source in header.aliases.items()}
 
 
 def reordered(
@@ -70,12 +78,14 @@ def reordered(
     The planner of a later version may choose other steps, which want their weights in another order.
     """
     changed = dict(arrays)
-    for layer, module in factorized(model):
-        weight = module.weight
-        for name, stored in zip(weight.names, weight.stored, strict=True):
-            key = f"{layer}.weight.{name}"
-            if key in arrays and key in orders and orders[key] != stored.axes:
-                changed[key] = rearrange(
-                    arrays[key], orders[key], stored.axes, weight.network.size_of, stored.shape
-                ).contiguous()
+    for key, stored, weight in stored_factors(model):
+        if key in arrays and key in orders and orders[key] != stored.axes:
+            if sorted(orders[key]) != sorted(stored.axes):
+                raise CheckpointError(
+                    f"the factor '{key}' was stored over the axes {orders[key]}, not {stored.axes}.",
+                    "Give the architecture that was compressed.",
+                )
+            changed[key] = rearrange(
+                arrays[key], orders[key], stored.axes, weight.network.size_of, stored.shape
+            ).contiguous()
     return changed

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from tenfold.checkpoint.arrays import read_arrays, write_arrays
+from tenfold.checkpoint.header import read_header
+from tenfold.checkpoint.joint import join_, joint_layers
 from tenfold.compress.apply import apply_
 from tenfold.compress.plan import Plan
 from tenfold.core.atomic import replacing_folder
@@ -23,7 +25,8 @@ def save(
     """Write a compressed model to a folder, all of it or nothing; an older checkpoint there is replaced.
 
     `plan` is the one that was applied, for its methods and provenance; without it, one is read off the
-    model. `extra` is anything JSON can hold, written beside it.
+    model. `extra` is anything JSON can hold, written beside it. Layers of one tensor, as `tenfold.nn.joint`
+    makes them, are in no plan: they are described beside the arrays, and what they share is stored once.
 
     >>> import tempfile
     >>> from tenfold.compress import compress
@@ -73,7 +76,9 @@ def load(
 
 
 def _filled(model: nn.Module, plan: Plan, arrays: Path) -> nn.Module:
+    joint = read_header(arrays).joint
     try:
+        join_(model, joint)
         apply_(model, plan, fit=False)
     except TenfoldError as error:
         raise CheckpointError(
@@ -100,6 +105,11 @@ def _present(path: Path) -> Path:
 
 def _check_described(model: nn.Module, plan: Plan) -> None:
     """Raise CheckpointError unless the plan says the format, layout and ranks that the model has."""
+    if joint := next((name for name, _ in joint_layers(model) if name in plan.layers), None):
+        raise CheckpointError(
+            f"the plan describes '{joint}', which shares factors with other layers.",
+            "Save without the plan, or with one that has no joint layers.",
+        )
     for name, ps in Plan.of(model).layers.items():
         own = ps["weight"]
         given = plan.layers.get(name, {}).get("weight")

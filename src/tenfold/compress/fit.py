@@ -6,9 +6,11 @@ from torch import Tensor
 
 from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.metric import Metric
+from tenfold.compress.moments import outputs_first
 from tenfold.compress.refine import metric_roots, refined, weighted_square
+from tenfold.compress.roots import fitted_in
 from tenfold.core.layout import Layout
-from tenfold.decompose import Fit, Method, decompose_weighted
+from tenfold.decompose import Fit, Method
 from tenfold.formats import Format, LowRank, Ranks, SlicedLowRank
 
 
@@ -30,9 +32,9 @@ def fitted(
     if seen is None or metric is None:
         return method.fit(tensor, ranks, generator=seed)
     roots = metric.roots(seen, layout)
-    fit = decompose_weighted(method, tensor, ranks, roots, generator=seed)
+    fit = fitted_in(method, tensor, ranks, roots, generator=seed)
     if metric.refine and not metric.is_whitened(seen, layout):
-        return refined(fit, weight, layout, roots, metric_roots(metric, seen, weight), metric.refine)
+        return refined(fit, weight, layout, roots, metric_roots(metric, seen, weight, layout), metric.refine)
     return fit
 
 
@@ -45,8 +47,9 @@ def squared_loss(
 ) -> float:
     """‖G^½ (W - Ŵ) P^½‖² of a fit, in the metric itself even where whitening is approximate."""
     change = weight - layout.to_weight(value.dense())
-    outputs, inputs = (None, None) if metric is None or seen is None else metric_roots(metric, seen, weight)
-    return float(weighted_square(change, outputs, inputs))
+    if metric is None or seen is None:
+        return float(change.square().sum())
+    return float(weighted_square(outputs_first(change, layout), *metric_roots(metric, seen, weight, layout)))
 
 
 def known_from_spectra(

@@ -3,7 +3,7 @@
 To second order the loss rises by ½ tr(G ΔW P ΔWᵀ) when a weight W (outputs × inputs and taps) changes by ΔW:
 G is the covariance of the loss gradient at the layer's outputs, P the second moment of its input patches
 (K-FAC; Martens & Grosse 2015, Grosse & Martens 2016). A metric says which G and P to take; what they are on
-the modes of a layout is in `moments`.
+the modes of a layout is in `moments`. P of a table of embeddings is diagonal: how often a row is asked for.
 """
 
 from abc import ABC, abstractmethod
@@ -13,13 +13,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tenfold.compress.calibration.site_statistics import SiteStatistics
+from tenfold.compress.calibration.site_statistics import SiteStatistics, is_diagonal
 from tenfold.compress.latest import Latest
-from tenfold.compress.moments import Moments, check_fit, firsts, known_axes, moment_of_mode
+from tenfold.compress.moments import (
+    Moments,
+    check_fit,
+    firsts,
+    known_axes,
+    moment_of_mode,
+    on_sides,
+    output_axes,
+)
+from tenfold.compress.roots import ModeRoot, mode_root
 from tenfold.core.errors import OptionError
 from tenfold.core.layout import Layout
 from tenfold.core.registry import Registry
-from tenfold.decompose import Root, root_of
 
 latest = Latest()
 """The roots of the site at hand: plans and fits take them for every rank that they try."""
@@ -45,9 +53,22 @@ class Metric(ABC):
 
     @abstractmethod
     def moments(self, seen: SiteStatistics) -> Moments:
-        """The two matrices."""
+        """The two matrices, or stacks of them where a convolution has groups."""
 
-    def roots(self, seen: SiteStatistics, layout: Layout) -> list[Root | None]:
+    def sides(self, seen: SiteStatistics, layout: Layout) -> Moments:
+        """The moments over the outputs and over the inputs of the weight that the layout describes.
+
+        Raises:
+            ShapeError: if the statistics are those of a weight of another shape.
+        """
+        return latest(seen, (self, layout.weight, layout.sizes), lambda: self._sides(seen, layout))
+
+    def _sides(self, seen: SiteStatistics, layout: Layout) -> Moments:
+        found = on_sides(self.moments(seen), layout)
+        check_fit(found, layout, seen.name)
+        return found
+
+    def roots(self, seen: SiteStatistics, layout: Layout) -> list[ModeRoot]:
         """A root for every mode of the layout, None where all directions count the same.
 
         Raises:
@@ -55,20 +76,19 @@ class Metric(ABC):
         """
         return latest(seen, (self, layout), lambda: self._roots(seen, layout))
 
-    def _roots(self, seen: SiteStatistics, layout: Layout) -> list[Root | None]:
-        moments = self.moments(seen)
-        check_fit(moments, layout, seen.name)
+    def _roots(self, seen: SiteStatistics, layout: Layout) -> list[ModeRoot]:
+        moments = self.sides(seen, layout)
         found = [moment_of_mode(group, layout, moments, first) for first, group in firsts(layout)]
-        return [None if m is None else root_of(m, self.damping) for m in found]
+        return [mode_root(m, self.damping) for m in found]
 
     def is_whitened(self, seen: SiteStatistics, layout: Layout) -> bool:
         """Whether the modes of the layout hold each moment whole, so that whitening is exact.
 
         Axes of size 1, such as the tap of a pointwise convolution, may be in any mode.
         """
-        moments, groups = self.moments(seen), [set(g) for g in layout.modes]
+        moments, groups = self.sides(seen, layout), [set(g) for g in layout.modes]
         inputs = set() if moments.inputs is None else set(known_axes(layout, moments.inputs))
-        outputs = set() if moments.outputs is None else set(layout.weight[0])
+        outputs = set() if moments.outputs is None else set(output_axes(layout))
         single = {a for a, n in layout.sizes if n == 1}
         return all(any(axes - single <= group for group in groups) for axes in (inputs, outputs))
 
@@ -111,8 +131,9 @@ class DiagonalInput(Metric):
     needs: ClassVar = frozenset({"input_absolute"})
 
     def moments(self, seen: SiteStatistics) -> Moments:
-        """A diagonal matrix over channels."""
-        return Moments(None, torch.diag(over_groups(seen.the("input_absolute"), 1) ** (2 * self.alpha)))
+        """A diagonal over channels."""
+        weights = seen.the("input_absolute") ** (2 * self.alpha)
+        return Moments(None, weights if weights.ndim == 1 else torch.diag_embed(weights))
 
 
 @metrics.register("fisher")
@@ -127,8 +148,8 @@ class Fisher(Metric):
     needs: ClassVar = frozenset({"fisher_rows"})
 
     def moments(self, seen: SiteStatistics) -> Moments:
-        """A diagonal matrix over outputs."""
-        return Moments(torch.diag(seen.the("fisher_rows")), None)
+        """A diagonal over outputs."""
+        return Moments(seen.the("fisher_rows"), None)
 
 
 @metrics.register("kronecker_fisher")
@@ -152,13 +173,10 @@ class KroneckerFisher(Metric):
 def input_moment(seen: SiteStatistics, centred: bool) -> Tensor:
     """The moment over (i, *taps) if it was collected, otherwise over i; about the mean if `centred`.
 
-    Groups of a convolution are averaged: their factors are shared.
+    The diagonal moment of a table is never taken about the mean: no bias takes a shift of all rows up.
     """
-    if seen.patch_moment is not None:
-        return over_groups(seen.patch_centred if centred else seen.patch_moment, 2)
-    return over_groups(seen.input_centred if centred else seen.the("input_covariance"), 2)
-
-
-def over_groups(value: Tensor, axes: int) -> Tensor:
-    """The mean over the groups, if there are any."""
-    return value.mean(0) if value.ndim > axes else value
+    of_patches = seen.patch_moment is not None
+    moment = seen.the("patch_moment" if of_patches else "input_covariance")
+    if not centred or is_diagonal(moment):
+        return moment
+    return seen.patch_centred if of_patches else seen.input_centred

@@ -13,6 +13,7 @@ from tenfold.compress.fit import fitted, known_from_spectra, squared_loss
 from tenfold.compress.latency import LatencyTable, latency_of
 from tenfold.compress.metric import Metric
 from tenfold.compress.presets import Scheme
+from tenfold.compress.roots import shortened, whitened
 from tenfold.compress.select import Choice
 from tenfold.compress.sites import Site
 from tenfold.core.arrays import check_finite
@@ -20,7 +21,6 @@ from tenfold.core.errors import DataError
 from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.decompose import Method
-from tenfold.decompose.weighted import shortened, whitened
 from tenfold.formats import LowRank
 from tenfold.ranks import Candidate
 
@@ -73,8 +73,7 @@ class Offer:
         assert self.metric is not None and self.seen is not None
         roots, tensor = self.metric.roots(self.seen, self.layout), self.layout.to_modes(self.weight)
         exact = self.scheme.preset.format_class is LowRank
-        found: Tensor = shortened(tensor, roots) if exact else whitened(tensor, roots)
-        return found
+        return shortened(tensor, roots) if exact else whitened(tensor, roots)
 
     def loss(self, ranks: Mapping[Axis, int]) -> float:
         """The squared error of a fit with these ranks, in the metric."""

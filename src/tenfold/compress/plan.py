@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenfold.compress.calibration.families import refusal
+from tenfold.compress.calibration.patches import order_of
 from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.latency import LatencyTable
 from tenfold.compress.metric import Metric, metrics
@@ -18,7 +20,7 @@ from tenfold.compress.offers import Offer, offered
 from tenfold.compress.opening import opened
 from tenfold.compress.select import Choice, Selection, Wanted, choose
 from tenfold.compress.shift import followed_by_norm
-from tenfold.compress.sites import UNWEIGHED, find_sites
+from tenfold.compress.sites import find_sites
 from tenfold.core import serde
 from tenfold.core.atomic import write_text
 from tenfold.core.errors import CheckpointError, TenfoldError
@@ -27,6 +29,7 @@ from tenfold.core.network import Axis
 from tenfold.decompose import Method, methods
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer
+from tenfold.nn.tensor.shared_factors import SharingTensor
 from tenfold.ranks import Budget, RankRule, Uniform, rules, winners
 
 VERSION = 1
@@ -135,10 +138,13 @@ class Plan:
 
     @staticmethod
     def of(model: nn.Module) -> "Plan":
-        """The plan that leads to the factorized layers of a model, as they are now; methods are not known."""
+        """The plan that leads to the factorized layers of a model, as they are now; methods are not known.
+
+        Joint layers are left out: a plan has one tensor for each weight.
+        """
         found: dict[int, tuple[str, FactorizedLayer]] = {}
         for name, module in model.named_modules():
-            if isinstance(module, FactorizedLayer):
+            if isinstance(module, FactorizedLayer) and not isinstance(module.weight, SharingTensor):
                 found.setdefault(id(module.weight), (name, module))
         return Plan({name: {"weight": _described(layer)} for name, layer in found.values()})
 
@@ -181,7 +187,7 @@ def plan(
     table = LatencyTable() if latencies is None else latencies
     model = opened(model)
     choices = choose(model, find_sites(model, example), preset, select)
-    choices = [_dense_under(metric, choice) for choice in choices]
+    choices = [_dense_under(model, metric, choice) for choice in choices]
     chosen_metrics = _metrics(model, choices, metric, example)
     offers = {
         offer.name: offer
@@ -208,11 +214,13 @@ def plan(
     )
 
 
-def _dense_under(metric: Metric | None, choice: Choice) -> Choice:
+def _dense_under(model: nn.Module, metric: Metric | None, choice: Choice) -> Choice:
     """What has no moments stays dense under a metric, as other errors cannot be compared with its losses."""
-    if metric is None or not choice.schemes or choice.site.kind not in UNWEIGHED:
+    if metric is None or not choice.schemes:
         return choice
-    return Choice(choice.site, (), UNWEIGHED[choice.site.kind])
+    layer = model.get_submodule(choice.site.module)
+    reasons = [reason for name in sorted(metric.needs) if (reason := refusal([layer], name))]
+    return Choice(choice.site, (), reasons[0]) if reasons else choice
 
 
 def _layer(offer: Offer, ranks: Mapping[Axis, int]) -> LayerPlan:
@@ -223,7 +231,11 @@ def _layer(offer: Offer, ranks: Mapping[Axis, int]) -> LayerPlan:
 def _metrics(
     model: nn.Module, choices: Sequence[Choice], metric: Metric | None, example: Any
 ) -> dict[str, Metric]:
-    """The metric of every site: about the mean where a bias or a normalisation takes a shift up."""
+    """The metric of every site: about the mean where a bias or a normalisation takes a shift up.
+
+    Tables have none that could. The shift of a transposed convolution depends on the place within a stride,
+    so that one number for each output does not take it up.
+    """
     sites = [c.site for c in choices if c.schemes]
     if metric is None:
         return {}
@@ -233,7 +245,12 @@ def _metrics(
     return {
         site.name: replace(
             metric,  # type: ignore[type-var]
-            centred=site.module in free or model.get_submodule(site.module).bias is not None,
+            centred=_shifts(model.get_submodule(site.module), site.module in free),
         )
         for site in sites
     }
+
+
+def _shifts(layer: nn.Module, free: bool) -> bool:
+    """Whether the outputs of a layer may shift by a constant each, freely or taken up by its bias."""
+    return order_of(layer) is not None and (free or layer.bias is not None)

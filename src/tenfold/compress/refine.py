@@ -15,67 +15,70 @@ from torch import Tensor
 
 from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.metric import Metric, latest
+from tenfold.compress.moments import outputs_first
+from tenfold.compress.roots import ModeRoot, mode_root, rewhitened, unwhitened
 from tenfold.core.layout import Layout
-from tenfold.decompose import Fit, Root, root_of
-from tenfold.decompose.weighted import rewhitened, unwhitened
+from tenfold.decompose import Fit
 from tenfold.formats import Format
 
 HISTORY = 20
 Pair = tuple[Tensor | None, Tensor | None]
-"""Roots A over the outputs and B over (i, *taps) or i, None for the identity: a change E loses ‖A E Bᵀ‖²."""
+"""Roots A over the outputs and B over (i, *taps) or i, None for the identity: a change E loses ‖A E Bᵀ‖².
+A vector is the diagonal of one; such a B is over i."""
 
 
-def metric_roots(metric: Metric, seen: SiteStatistics, weight: Tensor) -> Pair:
+def metric_roots(metric: Metric, seen: SiteStatistics, weight: Tensor, layout: Layout) -> Pair:
     """The roots of the metric's two moments, damped as in whitening, in the type of the weight or wider."""
-    return latest(seen, (metric, weight.dtype), lambda: _metric_roots(metric, seen, weight))
+    key = (metric, weight.dtype, layout.weight, layout.sizes)
+    return latest(seen, key, lambda: _metric_roots(metric, seen, weight, layout))
 
 
-def _metric_roots(metric: Metric, seen: SiteStatistics, weight: Tensor) -> Pair:
-    moments, like = metric.moments(seen), weight.to(torch.promote_types(weight.dtype, torch.float32))
-    outputs = None if moments.outputs is None else root_of(moments.outputs, metric.damping).root.to(like)
-    if moments.inputs is None:
-        return outputs, None
-    return outputs, root_of(moments.inputs, metric.damping).root.to(like)
+def _metric_roots(metric: Metric, seen: SiteStatistics, weight: Tensor, layout: Layout) -> Pair:
+    moments, like = metric.sides(seen, layout), weight.to(torch.promote_types(weight.dtype, torch.float32))
+    outputs, inputs = (mode_root(m, metric.damping) for m in (moments.outputs, moments.inputs))
+    return (
+        None if outputs is None else outputs.root.to(like),
+        None if inputs is None else inputs.root.to(like),
+    )
 
 
 def weighted_square(change: Tensor, outputs: Tensor | None, inputs: Tensor | None) -> Tensor:
     """‖A E Bᵀ‖² for a change E of a weight (outputs, inputs, *taps); a B over inputs alone acts on every tap.
 
-    >>> weighted_square(torch.eye(2), None, 2 * torch.eye(2))
-    tensor(8.)
+    >>> e = torch.eye(2)
+    >>> weighted_square(e, None, 2 * e), weighted_square(e, torch.tensor([1.0, 2.0]), None)
+    (tensor(8.), tensor(5.))
     """
     e = change.flatten(1)
     if inputs is not None:
         e = e.to(inputs.dtype)
-        e = (
-            (inputs @ e.unflatten(1, (inputs.shape[1], -1))).flatten(1)
-            if _alone(inputs, change)
-            else e @ inputs.mT
-        )
-    e = e if outputs is None else outputs @ e.to(outputs.dtype)
+        e = _applied(inputs, e.unflatten(1, (inputs.shape[0], -1)), 1).flatten(1)
+    e = e if outputs is None else _applied(outputs, e.to(outputs.dtype), 0)
     return e.square().sum()
 
 
-def _alone(inputs: Tensor, change: Tensor) -> bool:
-    """Whether a root is over the inputs alone, without the taps."""
-    return inputs.shape[1] == change.shape[1] and change.ndim > 2
+def _applied(root: Tensor, e: Tensor, axis: int) -> Tensor:
+    """A root, or the diagonal of one, on the first axis, or on the second of (outputs, inputs, taps)."""
+    if root.ndim == 1:
+        return e * root.reshape(-1, *[1] * (e.ndim - 1 - axis))
+    return root @ e
 
 
 def refined(
-    fit: Fit[Any], weight: Tensor, layout: Layout, roots: Sequence[Root | None], pair: Pair, steps: int
+    fit: Fit[Any], weight: Tensor, layout: Layout, roots: Sequence[ModeRoot], pair: Pair, steps: int
 ) -> Fit[Any]:
     """The fit after at most `steps` of L-BFGS, with its relative error in the metric itself; never worse.
 
     `fit` is to `weight`, seen through `layout`, and was whitened with `roots`.
     """
     w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-    whole = weighted_square(w, *pair).clamp_min(torch.finfo(w.dtype).tiny)
+    whole = weighted_square(outputs_first(w, layout), *pair).clamp_min(torch.finfo(w.dtype).tiny)
     start = rewhitened(fit.value.map(lambda f: f.to(w.dtype)), roots)
     leaves = [f.detach().clone(memory_format=torch.contiguous_format).requires_grad_() for f in start.factors]
 
     def loss() -> Tensor:
         dense = unwhitened(_over(start, leaves), roots).dense()
-        return weighted_square(layout.to_weight(dense) - w, *pair) / whole
+        return weighted_square(outputs_first(layout.to_weight(dense) - w, layout), *pair) / whole
 
     with torch.enable_grad():
         before, after, count = _descend(leaves, loss, steps)

@@ -13,18 +13,6 @@ from tenfold.core.errors import ModelError
 from tenfold.measure.running import evaluating, run
 from tenfold.nn import REPLACEMENTS
 
-_INDICES = "its inputs are indices, of which metrics know nothing"
-_SPREAD = "metrics know nothing of transposed convolutions"
-UNWEIGHED = {
-    "Embedding": _INDICES,
-    "EmbeddingBag": _INDICES,
-    "Bilinear": "metrics know nothing of layers with two inputs",
-    "ConvTranspose1d": _SPREAD,
-    "ConvTranspose2d": _SPREAD,
-    "ConvTranspose3d": _SPREAD,
-}
-"""Kinds of sites that have no moments of calibration data, and why."""
-
 
 @dataclass(frozen=True)
 class Site:

@@ -119,15 +119,15 @@ class FactorizedBilinear(FactorizedLayer):
         """(rows, in1_features)."""
         return self.rows, self.in1_features
 
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         """(..., in1_features), (..., in2_features) -> (..., out_features)."""
-        lead = x.shape[:-1]
-        if (x.shape[-1], z.shape[-1]) != (self.in1_features, self.in2_features) or lead != z.shape[:-1]:
+        lead, features = input1.shape[:-1], (input1.shape[-1], input2.shape[-1])
+        if features != (self.in1_features, self.in2_features) or lead != input2.shape[:-1]:
             raise ShapeError(
                 f"the layer takes (..., {self.in1_features}) and (..., {self.in2_features}), "
-                f"but the inputs are {tuple(x.shape)} and {tuple(z.shape)}."
+                f"but the inputs are {tuple(input1.shape)} and {tuple(input2.shape)}."
             )
-        rows = x.reshape(-1, *self.first), z.reshape(-1, *self.second)
+        rows = input1.reshape(-1, *self.first), input2.reshape(-1, *self.second)
         y = join(self.program, *rows, self.weight.factors()).reshape(*lead, self.out_features)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 

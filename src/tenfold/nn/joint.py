@@ -92,17 +92,26 @@ def slices_of(
 ) -> nn.ModuleList:
     """A layer for each slice of the first mode of `value`, with the settings and biases of `layers`."""
     made = [kind.from_dense(dense, value[k], layout, example) for k, dense in enumerate(layers)]
-    first, mode = made[0].weight, value.network.modes[0]
-    if any(layer.weight.stored != first.stored for layer in made):
+    names, mode = made[0].weight.names, value.network.modes[0]
+    share(made, _name(value), [n for n, f in zip(names, value.network.factors, strict=True) if mode not in f])
+    return nn.ModuleList(made)
+
+
+def share(layers: Sequence[FactorizedLayer], kind: str, common: Sequence[str]) -> None:
+    """Let the layers have the factors called `common` of the first one, in a `SharedFactors` of this kind.
+
+    Raises:
+        UnsupportedError: if the layers store their factors in different orders or shapes.
+    """
+    first = layers[0].weight
+    if any(layer.weight.stored != first.stored for layer in layers):
         raise UnsupportedError(
             "the settings of the layers differ so much that their steps are planned differently.",
             "Give layers of one setting, or an `example` input.",
         )
-    common = [n for n, axes in zip(first.names, value.network.factors, strict=True) if mode not in axes]
-    shared = SharedFactors(_name(value), {name: first.get_parameter(name) for name in common})
-    for layer in made:
+    shared = SharedFactors(kind, {name: first.get_parameter(name) for name in common})
+    for layer in layers:
         layer.weight = SharingTensor.over(layer.weight, shared)
-    return nn.ModuleList(made)
 
 
 def _checked(layers: Sequence[nn.Module], layout: str) -> tuple[type[FactorizedLayer], Layout]:

@@ -107,13 +107,13 @@ class FactorizedLinear(FactorizedLayer):
         """(rows, in_features)."""
         return self.rows, self.in_features
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        if x.shape[-1] != self.in_features:
+        if input.shape[-1] != self.in_features:
             raise ShapeError(
-                f"the layer takes {self.in_features} features, but the input is {tuple(x.shape)}."
+                f"the layer takes {self.in_features} features, but the input is {tuple(input.shape)}."
             )
-        return run(self.program, x, self.weight.factors(), self.bias)
+        return run(self.program, input, self.weight.factors(), self.bias)
 
     def extra_repr(self) -> str:
         """Sizes."""

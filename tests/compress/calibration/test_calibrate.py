@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tenfold.compress.calibration.calibrate import collect, collected
-from tenfold.compress.calibration.observers import observers, squared_sums
+from tenfold.compress.calibration.calls import squared_sums
+from tenfold.compress.calibration.observers import observers
 from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.calibration.statistics import Statistics, fingerprint
 from tenfold.compress.sites import Site, find_sites

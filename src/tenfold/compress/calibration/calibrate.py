@@ -46,6 +46,7 @@ def collect(
     The model runs in evaluation mode, and backward only if `want` needs loss gradients. Products are taken in
     float32 (or in the model's type, if wider) and summed in float64, on the model's device. All layers that
     share a weight count as one, and so do all calls in a forward pass. Samples lie along the first axis.
+    What is seen of tables, transposed convolutions and bilinear layers is in `SiteStatistics`.
     Where they are too few for the moments to have full rank, the log says how many it takes, and
     `Statistics.scarce` at which sites.
 
@@ -61,11 +62,12 @@ def collect(
             some. "gaussian" is for outputs that are not logits, such as embeddings: it stands for their
             squared error, and needs no labels. Or a function, called as `loss(outputs, labels)`, which sums
             over the batch.
-        max_patch: patch moments of convolutions with more entries (inputs · taps) are skipped.
+        max_patch: patch moments with more entries are skipped: inputs · taps of a convolution, products of
+            both inputs of a bilinear layer.
         max_bytes: memory for patches and copies of activations; larger batches are taken in pieces.
         positions: of the positions that one call of a layer brings (pixels of a batch, tokens), about so
             many are looked at, on a grid with a random start, but 8 for each row of a moment at least. None
-            looks at all; `input_absolute` and `fisher_rows` always do.
+            looks at all; `input_absolute` and `fisher_rows` always do, and the indices of tables all count.
         seed: of the labels drawn, and of where the positions start; torch's own generators are not touched.
         progress: called after each batch with the number of samples so far.
 

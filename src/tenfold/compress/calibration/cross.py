@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tenfold.compress.calibration.calls import batched
 from tenfold.compress.calibration.patches import channel_matrix, order_of, patch_matrices, spread
 from tenfold.compress.calibration.site_statistics import centred
 from tenfold.compress.calibration.sums import Sums
-from tenfold.compress.calibration.watching import batched
 
 WHOLE = 2**62
 POSITIONS, PER_ENTRY = 2**14, 8
@@ -70,7 +70,7 @@ class CrossSums:
         Of a large batch, positions on a grid with a random start are looked at.
         """
         layer, order, groups = self.layer, order_of(self.layer) or 0, getattr(self.layer, "groups", 1)
-        x, y = batched(layer, x), batched(layer, y)
+        x, y = batched(x, order), batched(y, order)
         if layer.bias is not None:
             y = y - layer.bias.detach().reshape(-1, *[1] * order)  # type: ignore[operator]
         if order:

@@ -2,53 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from tenfold.compress.calibration.patches import (
-    channel_matrix,
-    chunks,
-    in_compute,
-    order_of,
-    patch_bytes,
-    patch_matrices,
-    patch_width,
-    positions_of,
-    windows,
-)
+from tenfold.compress.calibration.calls import Call, Columns
+from tenfold.compress.calibration.patches import channel_matrix, chunks
 from tenfold.compress.calibration.sums import Sums
-from tenfold.compress.calibration.thinning import ALL, Thinning
 from tenfold.core.registry import Registry
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a layer: its input, and its output or the loss gradient by it; each with a batch axis."""
-
-    layer: nn.Module
-    x: Tensor
-    y: Tensor
-    samples: int
-    max_bytes: int
-    thinning: Thinning = ALL
-
-    @property
-    def order(self) -> int:
-        """Spatial axes."""
-        return order_of(self.layer) or 0
-
-    @property
-    def groups(self) -> int:
-        """Groups of the convolution."""
-        return getattr(self.layer, "groups", 1)
-
-    def thinned(self, x: Tensor, groups: int = 1) -> Tensor:
-        """The input, the output or its gradient at the positions that are looked at."""
-        axis = 1 if self.order else -1
-        return self.thinning(x, axis, x.shape[axis] // groups)
 
 
 class Observer(ABC):
@@ -74,8 +35,8 @@ class Observer(ABC):
         return self.sums.mean(samples if self.backward else self.count)
 
     @staticmethod
-    def refusal(layer: nn.Module, max_patch: int) -> str:
-        """Why this cannot be collected for the layer, empty if it can."""
+    def refusal(width: int, max_patch: int) -> str:
+        """Why this cannot be collected of a layer with patches of this width, empty if it can."""
         return ""
 
 
@@ -89,7 +50,7 @@ class Moment(Observer):
     names: ClassVar[tuple[str, str]]
 
     @abstractmethod
-    def matrices(self, call: Call) -> Iterator[Tensor]:
+    def matrices(self, call: Call) -> Iterator[Columns]:
         """(entries, positions), or a stack of such."""
 
     def see(self, call: Call) -> None:
@@ -107,10 +68,9 @@ class InputCovariance(Moment):
 
     sees, names = "inputs", ("input_mean", "input_covariance")
 
-    def matrices(self, call: Call) -> Iterator[Tensor]:
+    def matrices(self, call: Call) -> Iterator[Columns]:
         """Channels × positions."""
-        kept = call.thinned(call.x, call.groups)
-        return (channel_matrix(x, call.order, call.groups) for x in chunks(kept, call.max_bytes))
+        return call.inputs()
 
 
 @observers.register("patch_moment")
@@ -119,16 +79,13 @@ class PatchMoment(Moment):
 
     sees, names = "inputs", ("patch_mean", "patch_moment")
 
-    def matrices(self, call: Call) -> Iterator[Tensor]:
+    def matrices(self, call: Call) -> Iterator[Columns]:
         """Patch entries × positions of the output."""
-        outputs = positions_of(call.x, call.layer)
-        kept = call.thinning.slices(outputs, len(call.x), patch_width(call.layer))
-        return patch_matrices(call.x, call.layer, call.max_bytes, kept)
+        return call.patches()
 
     @staticmethod
-    def refusal(layer: nn.Module, max_patch: int) -> str:
+    def refusal(width: int, max_patch: int) -> str:
         """Whether the patches are wider than `max_patch`."""
-        width = patch_width(layer)
         return (
             f"its patches have {width} entries, more than max_patch={max_patch}" if width > max_patch else ""
         )
@@ -140,9 +97,10 @@ class OutputCovariance(Moment):
 
     sees, names = "outputs", ("output_mean", "output_covariance")
 
-    def matrices(self, call: Call) -> Iterator[Tensor]:
+    def matrices(self, call: Call) -> Iterator[Columns]:
         """Channels × positions."""
-        return (channel_matrix(y, call.order) for y in chunks(call.thinned(call.y), call.max_bytes))
+        kept, _ = call.outputs()
+        return (channel_matrix(y, call.order) for y in chunks(kept, call.at.max_bytes))
 
 
 @observers.register("input_absolute")
@@ -153,8 +111,7 @@ class InputAbsolute(Observer):
 
     def see(self, call: Call) -> None:
         """Sum over positions."""
-        for x in chunks(call.x, call.max_bytes):
-            matrix = channel_matrix(x, call.order, call.groups)
+        for matrix in call.inputs(thinned=False):
             self.sums.add("input_absolute", matrix.abs().sum(-1))
             self.count += matrix.shape[-1]
 
@@ -167,10 +124,10 @@ class GradientCovariance(Observer):
 
     def see(self, call: Call) -> None:
         """One matrix product for each piece; positions that are looked at stand for all."""
-        kept = call.thinned(call.y)
-        for g in chunks(kept, call.max_bytes):
+        kept, behind = call.outputs()
+        for g in chunks(kept, call.at.max_bytes):
             matrix = channel_matrix(g, call.order)
-            self.sums.add_gram("gradient_covariance", matrix, call.y.numel() / kept.numel())
+            self.sums.add_gram("gradient_covariance", matrix, behind * call.uses)
 
 
 @observers.register("fisher_rows")
@@ -185,57 +142,7 @@ class Fisher(Observer):
     sees, backward, keeps_input = "loss gradients", True, True
 
     def see(self, call: Call) -> None:
-        """The gradient of a sample n is Σ_t g_nt p_ntᵀ over its positions t."""
-        share = len(call.y) // call.samples if len(call.y) % call.samples == 0 else 1
-        for g, p in linear_pairs(call, share) if call.order == 0 else conv_pairs(call, share):
-            rows, columns = squared_sums(g, p)
-            self.sums.add("fisher_rows", rows.flatten())
+        """What the pieces of the call add up to."""
+        for rows, columns in call.squared_gradients():
+            self.sums.add("fisher_rows", rows)
             self.sums.add("fisher_columns", columns)
-
-
-Pairs = Iterator[tuple[Float[Tensor, "n groups o t"], Float[Tensor, "n groups k t"]]]
-
-
-def linear_pairs(call: Call, share: int) -> Pairs:
-    """Gradients by the outputs and inputs of some samples at a time."""
-    x = call.x.detach().reshape(len(call.x) // share, 1, -1, call.x.shape[-1])
-    g = call.y.detach().reshape(len(call.y) // share, 1, -1, call.y.shape[-1])
-    each = 4 * (x[:1].numel() + g[:1].numel()) + 8 * call.layer.get_parameter("weight").numel()
-    n = max(1, call.max_bytes // each)
-    for a, b in zip(g.split(n), x.split(n), strict=True):
-        yield in_compute(a).mT, in_compute(b).mT
-
-
-def conv_pairs(call: Call, share: int) -> Pairs:
-    """Gradients by the outputs and patches of some samples at a time."""
-    each = share * patch_bytes(call.x, call.layer) + 8 * call.layer.get_parameter("weight").numel()
-    n = share * max(1, call.max_bytes // each)
-    for g, x in zip(call.y.split(n), call.x.split(n), strict=True):
-        view = windows(in_compute(x), call.layer)
-        taps = range(2 + call.order, 2 + 2 * call.order)
-        patches = view.permute(0, 1, *taps, *range(2, 2 + call.order))
-        yield (
-            by_sample(in_compute(g), call.groups, share),
-            by_sample(patches.flatten(1, -1 - call.order), call.groups, share),
-        )
-
-
-def by_sample(x: Tensor, groups: int, share: int) -> Float[Tensor, "n groups c t"]:
-    """(entries, channels, *positions) with the entries of a sample among its positions."""
-    flat = x.reshape(len(x) // share, share, groups, x.shape[1] // groups, -1)
-    return flat.permute(0, 2, 3, 1, 4).flatten(-2)
-
-
-def squared_sums(
-    g: Float[Tensor, "n groups o t"], p: Float[Tensor, "n groups k t"]
-) -> tuple[Float[Tensor, "groups o"], Float[Tensor, " k"]]:
-    """Squares of the entries of all g pᵀ, summed over the columns and over the rows.
-
-    With few positions through the Gram matrices, ‖(g pᵀ)_i‖² = g_iᵀ (pᵀ p) g_i, so that no g pᵀ is made.
-    """
-    (o, t), k = g.shape[-2:], p.shape[-2]
-    if 2 * t * (o + k) < o * k:
-        rows = ((g @ (p.mT @ p)) * g).sum((0, -1))
-        return rows, ((p @ (g.mT @ g)) * p).sum((0, 1, -1))
-    squared = (g @ p.mT).square_()
-    return squared.sum((0, -1)), squared.sum((0, 1, 2))

@@ -30,6 +30,13 @@ class SiteStatistics:
     the mean loss of a sample rises by about ½ tr(S[g gᵀ] ΔW E[p pᵀ] ΔWᵀ): the product is that of Grosse &
     Martens 2016 (arXiv 1602.01407), who sum over the positions in the factor of the inputs and take the mean
     over them in that of the gradients. Several calls of a layer in one forward pass are more positions.
+
+    The input of a table (v, o) is a one-hot vector at every index but those of its padding row. E[x] is how
+    often each row is asked for, and E[x xᵀ] is diagonal: its diagonal, the same vector, is held in its place,
+    (v,). Outputs are the rows that are looked up, before bags pool them. The weight of a transposed
+    convolution meets the channels of one position of the input, so that its patches are its inputs; S[g gᵀ]
+    is that of the outputs scaled to as many positions as there are inputs, the mean over the taps of each.
+    A patch of a bilinear layer is the products of the entries of both inputs, of which x is the first.
     """
 
     count: int
@@ -41,13 +48,13 @@ class SiteStatistics:
     input_mean: Tensor | None = None
     """E[x], (c,), or (g, c/g)."""
     input_covariance: Tensor | None = None
-    """E[x xᵀ], not centred, (c, c)."""
+    """E[x xᵀ], not centred, (c, c); of a table its diagonal (v,)."""
     input_absolute: Tensor | None = None
     """E|x|, (c,), or (g, c/g), for ASVD (Yuan et al. 2023, arXiv 2312.05821)."""
     patch_mean: Tensor | None = None
     """E[p], (k,)."""
     patch_moment: Tensor | None = None
-    """E[p pᵀ], not centred, (k, k); of a linear layer the same tensor as `input_covariance`."""
+    """E[p pᵀ], not centred, (k, k); where patches are inputs the same tensor as `input_covariance`."""
     output_mean: Tensor | None = None
     """E[y], (o,), with the bias."""
     output_covariance: Tensor | None = None
@@ -57,7 +64,8 @@ class SiteStatistics:
     fisher_rows: Tensor | None = None
     """Squared gradient of a sample's loss by the weight, mean over samples, summed over each row: (o,)."""
     fisher_columns: Tensor | None = None
-    """The same summed over each column: (k,); for FWSVD (Hsu et al. 2022, arXiv 2207.00112)."""
+    """The same summed over each column: (k,), (v,) of a table, (c / g,) of a transposed convolution; for
+    FWSVD (Hsu et al. 2022, arXiv 2207.00112)."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Statistic -> why it was not collected though it was wanted."""
     name: str = ""
@@ -94,7 +102,8 @@ class SiteStatistics:
             "output_covariance": self.output_count,
             "gradient_covariance": self.output_count,
         }
-        found = {name: value.shape[-1] for name, value in self.tensors().items() if name in positions}
+        whole = {name: value for name, value in self.tensors().items() if not is_diagonal(value)}
+        found = {name: value.shape[-1] for name, value in whole.items() if name in positions}
         each = {name: -(-rows * self.samples // (positions[name] or 1)) for name, rows in found.items()}
         return max(each.values(), default=0)
 
@@ -117,6 +126,11 @@ class SiteStatistics:
         """The statistics that were collected."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def is_diagonal(moment: Tensor) -> bool:
+    """Whether a moment is a diagonal matrix, of which the diagonal is held."""
+    return moment.ndim == 1
 
 
 def centred(mean: Tensor, moment: Tensor) -> Tensor:

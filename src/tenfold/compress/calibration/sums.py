@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tenfold.compress.calibration.one_hot import OneHot
+
 ROWS = 256
 """Rows of a block of a symmetric matrix; of each block the part from the diagonal on is held."""
 
@@ -31,8 +33,13 @@ class Sums:
         else:
             self.totals[name], self.dtypes[name] = _wide(value), value.dtype
 
-    def add_gram(self, name: str, matrix: Float[Tensor, "*g n t"], weight: float = 1.0) -> None:
-        """Add `weight` times matrix @ matrixᵀ, which costs little more than half the time and memory."""
+    def add_gram(self, name: str, matrix: Float[Tensor, "*g n t"] | OneHot, weight: float = 1.0) -> None:
+        """Add `weight` times matrix @ matrixᵀ, which costs little more than half the time and memory.
+
+        Where that is diagonal, as for one-hot columns, its diagonal is added.
+        """
+        if isinstance(matrix, OneHot):
+            return self.add(name, matrix.sum(-1) * weight)
         n = matrix.shape[-2]
         starts = range(0, n, ROWS)
         products = (matrix[..., i : i + ROWS, :] @ matrix[..., i:, :].mT for i in starts)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compress.calibration.observers import Call, observers
-from tenfold.compress.calibration.patches import order_of, patch_width, patches_are_inputs
+from tenfold.compress.calibration.calls import Call, Setting
+from tenfold.compress.calibration.families import calls_of, is_known, refusal
+from tenfold.compress.calibration.observers import observers
 from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.calibration.thinning import Thinning
 from tenfold.compress.sites import Site
@@ -38,6 +39,11 @@ class Run:
     def __post_init__(self) -> None:
         self.thinning = Thinning(self.positions, torch.Generator().manual_seed(self.seed))
 
+    @property
+    def setting(self) -> Setting:
+        """For the calls of the batch at hand."""
+        return Setting(self.samples, self.max_bytes, self.thinning)
+
     def probe(self, device: torch.device) -> Tensor:
         """A zero to add to outputs: what it is added to has a gradient, whatever came before."""
         if device not in self.probes:
@@ -57,8 +63,10 @@ class Watch:
     def __init__(self, layers: Sequence[nn.Module], want: frozenset[str], max_patch: int) -> None:
         self.layers = layers
         self.want = want
-        self.skipped = {name: reason for name in want if (reason := _refusal(name, layers, max_patch))}
-        self.same_patches = "patch_moment" in want and all(patches_are_inputs(m) for m in layers)
+        self.skipped = {name: reason for name in want if (reason := refusal(layers, name, max_patch))}
+        self.same_patches = "patch_moment" in want - self.skipped.keys() and all(
+            calls_of(m).patches_are_inputs(m) for m in layers
+        )
         names = want - self.skipped.keys()
         if self.same_patches:
             names = names - {"patch_moment"} | {"input_covariance"}
@@ -66,40 +74,40 @@ class Watch:
         self.forward = [o for o in chosen if not o.backward]
         self.backward = [o for o in chosen if o.backward]
         self.count = self.output_count = 0
+        self.called = False
 
     def hook(self, run: Run) -> Callable[..., Tensor | None]:
         """A forward hook, which sees the call and arranges to see the gradient."""
 
         def seen(layer: nn.Module, args: Any, kwargs: Any, y: Tensor) -> Tensor | None:
-            x: Tensor = args[0] if args else kwargs["input"]
-            if not x.numel():
+            self.called = True
+            if not y.numel():
                 return None
-            if not self.count:
-                run.called.append(self)
             with torch.no_grad():
-                whole = batched(layer, x), batched(layer, y)
-                call = Call(layer, *whole, run.samples, run.max_bytes, run.thinning)
+                call = calls_of(layer).of(layer, args, kwargs, y, run.setting)
+                if not all(call.counts):
+                    return None
+                if not self.count:
+                    run.called.append(self)
                 self._see(call)
             return self._probed(y, call, run) if self.backward else None
 
         return seen
 
     def _see(self, call: Call) -> None:
-        axis = 1 if call.order else -1
-        self.count += call.x.numel() // call.x.shape[axis]
-        self.output_count += call.y.numel() // call.y.shape[axis]
+        inputs, outputs = call.counts
+        self.count += inputs
+        self.output_count += outputs
         for observer in self.forward:
             observer.see(call)
 
     def _probed(self, y: Tensor, call: Call, run: Run) -> Tensor:
         """The output with a hook for its gradient, which a later change in place does not move."""
-        layer, keeps = call.layer, any(o.keeps_input for o in self.backward)
-        x = call.x.detach() if keeps else call.x.new_empty(0)  # a view would keep the whole
-        samples, max_bytes = call.samples, call.max_bytes
+        waiting = call.waiting(any(o.keeps_input for o in self.backward))
 
         def seen(gradient: Tensor) -> None:
             with torch.no_grad():
-                call = Call(layer, x, batched(layer, gradient), samples, max_bytes, run.thinning)
+                call = waiting.given(gradient)
                 for observer in self.backward:
                     observer.see(call)
 
@@ -111,14 +119,17 @@ class Watch:
     @property
     def rows(self) -> int:
         """Rows of the largest moment that is collected."""
-        outputs, inputs = self.layers[0].get_parameter("weight").shape[:2]
+        names = self.want - self.skipped.keys()
+        if not names:
+            return 1
+        inputs, patches, outputs = calls_of(self.layers[0]).rows(self.layers[0])
         sizes = {
             "input_covariance": inputs,
-            "patch_moment": patch_width(self.layers[0]),
+            "patch_moment": patches,
             "output_covariance": outputs,
             "gradient_covariance": outputs,
         }
-        return max((sizes.get(name, 1) for name in self.want - self.skipped.keys()), default=1)
+        return max(sizes.get(name, 1) for name in names)
 
     def check_forward(self, name: str) -> None:
         """Raise DataError if what came in the forward pass to the site `name` was not finite."""
@@ -140,14 +151,11 @@ class Watch:
         if self.same_patches and self.count:
             tensors |= {"patch_mean": tensors["input_mean"], "patch_moment": tensors["input_covariance"]}
         if not self.count:
-            skipped |= dict.fromkeys(self.want - self.skipped.keys(), "its layer was never called")
+            reason = (
+                "its layer was given nothing but padding" if self.called else "its layer was never called"
+            )
+            skipped |= dict.fromkeys(self.want - self.skipped.keys(), reason)
         return SiteStatistics(self.count, self.output_count, samples, **tensors, skipped=skipped, name=name)
-
-
-def batched(layer: nn.Module, x: Tensor) -> Tensor:
-    """With a batch axis, which layers may be called without."""
-    order = order_of(layer) or 0
-    return x.unsqueeze(0) if x.ndim == order + 1 else x
 
 
 def check_seen(tensor: Tensor, what: str, site: str) -> None:
@@ -157,14 +165,6 @@ def check_seen(tensor: Tensor, what: str, site: str) -> None:
             f"the {what} of '{site}' are not finite.",
             "Check the calibration data, and the weights of the layers before it and of itself.",
         )
-
-
-def _refusal(name: str, layers: Sequence[nn.Module], max_patch: int) -> str:
-    if strange := [type(m).__name__ for m in layers if order_of(m) is None]:
-        return f"statistics of {strange[0]} are not known"
-    if name == "patch_moment" and all(patches_are_inputs(m) for m in layers):
-        return ""
-    return observers[name].refusal(layers[0], max_patch)
 
 
 def layers_of(model: nn.Module, site: Site) -> list[nn.Module]:
@@ -186,7 +186,7 @@ def watching(watches: Mapping[str, Watch], run: Run) -> Iterator[None]:
         layer.register_forward_hook(watch.hook(run), with_kwargs=True)
         for watch in watches.values()
         for layer in watch.layers
-        if order_of(layer) is not None
+        if is_known(layer)
     ]
     try:
         yield

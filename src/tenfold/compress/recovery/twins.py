@@ -38,7 +38,8 @@ class TwinSite:
 def sites_in_order(
     model: nn.Module, dense: nn.Module, plan: Plan, batch: Any, forward: Forward | None
 ) -> Sequence[TwinSite]:
-    """The sites of the plan that are called once, in the order of these calls; without tables of rows."""
+    """The sites of the plan that are called once, in the order of these calls: linear layers and
+    convolutions. Tables, transposed convolutions and bilinear layers are left as they are fitted."""
     _check(model, plan)
     dense = opened(dense)
     norms = {

@@ -77,9 +77,9 @@ class FactorizedConv(FactorizedKernel):
             self.bias is not None, o.padding_mode, device="meta", dtype=dtype,
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(batch, in_channels, *positions) -> (batch, out_channels, *positions); the batch may be missing."""
-        if x.ndim == self.order + 1:
-            return self.forward(x.unsqueeze(0)).squeeze(0)
-        self.check_input(x)
-        return run(self.program, x, self.weight.factors(), self.bias)
+        if input.ndim == self.order + 1:
+            return self.forward(input.unsqueeze(0)).squeeze(0)
+        self.check_input(input)
+        return run(self.program, input, self.weight.factors(), self.bias)

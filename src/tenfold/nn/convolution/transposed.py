@@ -107,14 +107,14 @@ class FactorizedConvTranspose(FactorizedKernel):
             o.groups, self.bias is not None, o.dilation, o.padding_mode, device="meta", dtype=dtype,
         )  # fmt: skip
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """(batch, in_channels, *positions) -> (batch, out_channels, *positions); the batch may be missing.
 
         `output_size` chooses among the sizes that the stride leaves open; `output_padding` then does not
         count. It has the spatial axes, or all of the output.
         """
-        alone = x.ndim == self.order + 1
-        batch = x.unsqueeze(0) if alone else x
+        alone = input.ndim == self.order + 1
+        batch = input.unsqueeze(0) if alone else input
         self.check_input(batch)
-        y = run(self.program, batch, self.weight.factors(), self.bias, self.ends(x.shape, output_size))
+        y = run(self.program, batch, self.weight.factors(), self.bias, self.ends(input.shape, output_size))
         return y.squeeze(0) if alone else y

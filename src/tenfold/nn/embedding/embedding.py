@@ -124,15 +124,15 @@ class FactorizedEmbedding(FactorizedTable):
         """(number of indices,)."""
         return (self.planned_rows,)
 
-    def forward(self, x: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
+    def forward(self, input: Int[Tensor, "..."]) -> Float[Tensor, "... dim"]:
         """Indices of any shape -> their rows along a new last axis; raises RowError as `rows`."""
-        indices = x if x.ndim == 1 else x.reshape(-1)
+        indices = input if input.ndim == 1 else input.reshape(-1)
         if self.options.padding_idx is None:
             rows = self.rows(indices, None)
         else:
             rows = self._rows_with_padding(indices, indices == self.options.padding_idx)
         rows = self.options.act(rows, indices, self.num_embeddings)
-        return rows if x.ndim == 1 else rows.reshape(*x.shape, self.embedding_dim)
+        return rows if input.ndim == 1 else rows.reshape(*input.shape, self.embedding_dim)
 
     def _rows_with_padding(self, indices: Int[Tensor, " n"], padded: Tensor) -> Float[Tensor, "n dim"]:
         """Rows, of which that of the padding is constant; where it is zero, a short part of it is zeroed."""

@@ -144,7 +144,7 @@ class FactorizedEmbeddingBag(FactorizedTable):
 
     def forward(
         self,
-        x: Int[Tensor, "..."],
+        input: Int[Tensor, "..."],
         offsets: Int[Tensor, " bags"] | None = None,
         per_sample_weights: Float[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "bags dim"]:
@@ -155,11 +155,11 @@ class FactorizedEmbeddingBag(FactorizedTable):
             OptionError: for weights in a mode other than "sum".
             RowError: as `rows`.
         """
-        self._check(x, offsets, per_sample_weights)
+        self._check(input, offsets, per_sample_weights)
         weights = None if per_sample_weights is None else per_sample_weights.reshape(-1)
-        lengths = (x.shape[0], x.shape[1]) if offsets is None else None
+        lengths = (input.shape[0], input.shape[1]) if offsets is None else None
         bags = Bags(lengths, offsets, self.include_last_offset, weights)
-        indices = x.reshape(-1)
+        indices = input.reshape(-1)
         padded = self.padded(indices)
         if not self.late:
             found = self.rows(indices, padded, bags)

@@ -16,7 +16,7 @@ from tenfold.nn.composite import Composite
 from tenfold.nn.recurrent.options import RecurrentOptions, check_sequence, check_state
 from tenfold.nn.recurrent.parts import Fitting, Parts, Same, dense_state, fitted_parts, opened_parts
 from tenfold.nn.recurrent.prepared import Affine, affine
-from tenfold.nn.recurrent.scan import State, Step, scan, scan_packed
+from tenfold.nn.recurrent.scan import State, Step, products_of_rows, scan, scan_packed
 
 
 class FactorizedRecurrent(Composite):
@@ -197,8 +197,9 @@ class FactorizedRecurrent(Composite):
         self, k: int, x: Tensor, sizes: Sequence[int] | None, state: State
     ) -> tuple[Tensor, State]:
         """One direction of a layer: all inputs at once, then moment by moment."""
-        inputs, hidden = affine(self.inputs[k]), affine(self.hiddens[k])
-        projection = affine(self.projections[k]) if self.proj_size else None
+        calls = products_of_rows(x, sizes)
+        inputs, hidden = affine(self.inputs[k], 1), affine(self.hiddens[k], calls)
+        projection = affine(self.projections[k], calls) if self.proj_size else None
         bias = inputs.bias
         if self.adds_both_biases and hidden.bias is not None:
             bias = hidden.bias if bias is None else bias + hidden.bias

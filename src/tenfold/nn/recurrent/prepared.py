@@ -30,8 +30,12 @@ class Affine(NamedTuple):
     bias: Tensor | None
 
 
-def affine(layer: nn.Module) -> Affine:
-    """The layer, ready for many calls: its factors have met each other, once for all calls.
+MANY = 8
+"""Calls from which on it pays to write a matrix anew."""
+
+
+def affine(layer: nn.Module, calls: int = MANY) -> Affine:
+    """The layer, ready for so many calls: its factors have met each other, once for all calls.
 
     A layer of another type, and one with hooks, is called as it is, each time: its `linear` then adds the
     layer's own bias, and `bias` is None.
@@ -44,9 +48,9 @@ def affine(layer: nn.Module) -> Affine:
     if hooked(layer):
         return Affine(partial(called, layer), None)
     if type(layer) is nn.Linear:
-        return Affine(product(layer.weight), layer.bias)
+        return Affine(product(layer.weight, calls), layer.bias)
     if type(layer) is FactorizedLinear:
-        return Affine(chain(layer), layer.bias)
+        return Affine(chain(layer, calls), layer.bias)
     return Affine(partial(called, layer), None)
 
 
@@ -62,7 +66,7 @@ def _watched_everywhere() -> bool:
     return bool(forward or torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks)
 
 
-def chain(layer: FactorizedLinear) -> Product:
+def chain(layer: FactorizedLinear, calls: int = MANY) -> Product:
     """The steps of the layer's program without its merges, over weights that are ready for them.
 
     What is added goes with the last step, where that makes all outputs in one matrix product.
@@ -82,7 +86,8 @@ def chain(layer: FactorizedLinear) -> Product:
             moves.append(partial(F.linear, weight=weight) if whole else partial(multiplied, step, weight))
     if not program.bias_last:
         return partial(through, moves, plus)
-    return partial(through, moves[:-1], product(weight)) if len(moves) > 1 else product(weight)
+    last = product(weight, calls)
+    return partial(through, moves[:-1], last) if len(moves) > 1 else last
 
 
 def shuffled(step: Shuffle, x: Tensor) -> Tensor:
@@ -112,9 +117,20 @@ def plus(x: Tensor, added: Tensor | None) -> Tensor:
     return x if added is None else x + added
 
 
-def product(weight: Tensor) -> Product:
+def product(weight: Tensor, calls: int = MANY) -> Product:
     """The product with a matrix, which is transposed once."""
-    return partial(times, weight, weight.t())
+    return partial(times, weight, transposed(weight, calls))
+
+
+def transposed(weight: Tensor, calls: int) -> Tensor:
+    """W^T: on a CPU written anew for many calls without gradients, a view otherwise.
+
+    A few rows times a matrix are up to twice as fast where the rows of that matrix lie one after the other in
+    memory. A gradient would go back through the copy, where the product is as much slower.
+    """
+    trained = torch.is_grad_enabled() and weight.requires_grad
+    anew = calls >= MANY and weight.device.type == "cpu" and not trained
+    return weight.t().contiguous() if anew else weight.t()
 
 
 def times(weight: Tensor, transposed: Tensor, x: Tensor, added: Tensor | None) -> Tensor:

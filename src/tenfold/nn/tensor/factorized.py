@@ -15,8 +15,10 @@ from tenfold.formats.base import array_fields
 from tenfold.nn.execute import run
 from tenfold.nn.memory import in_memory_order
 from tenfold.nn.moments import scaled_to
+from tenfold.nn.tensor.acts import Noted, wired
 from tenfold.nn.tensor.contract import Contraction, contract, contraction
-from tenfold.nn.tensor.view import DenseFallbackWarning, TensorLike
+from tenfold.nn.tensor.fallback import DenseFallbackWarning
+from tenfold.nn.tensor.view import TensorLike
 
 __all__ = ["DenseFallbackWarning", "FactorizedTensor"]
 
@@ -49,7 +51,7 @@ class FactorizedTensor(TensorLike, nn.Module):
         self.static = value.static
         self.names = tuple(_names(value))
         self.stored = program.stored if program else _as_is(self.network)
-        self.wiring = repr((self.network, [s.groups for s in self.stored], layout and layout.weight))
+        self.wiring = wired(value, layout, self.network, self.stored)
         for name, factor, own in zip(self.names, self._arranged(value.factors), value.factors, strict=True):
             self._keep(name, factor, own.is_floating_point() or own.is_complex())
 
@@ -123,6 +125,10 @@ class FactorizedTensor(TensorLike, nn.Module):
         return self.format.from_factors(
             [None if absent else next(feed) for absent in self.missing], **self.static
         )
+
+    def noted(self) -> Noted:
+        """The factors as they are stored."""
+        return Noted(tuple(self.factors()), ("factors", (self.wiring,), ()))
 
     def dense(self) -> Tensor:
         """The weight, contracted from its factors."""

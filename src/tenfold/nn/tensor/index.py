@@ -78,13 +78,13 @@ def items_of(index: Any, shape: Sequence[int], device: torch.device | None = Non
     found: list[Item] = []
     axis = 0
     for entry in (*entries[:at], *rest, *entries[at + 1 :]):
-        found += _items(entry, axis, shape)
+        found += _items(entry, axis, shape, device)
         axis += _span(entry)
     return found
 
 
 def _array(entry: Any, device: torch.device | None) -> Any:
-    """Sequences and NumPy arrays as tensors, and what stands for an int as an int."""
+    """Sequences and NumPy arrays as tensors but for masks, and what stands for an int as an int."""
     if isinstance(entry, bool | np.bool_):
         return bool(entry)
     if entry is None or entry is Ellipsis or isinstance(entry, slice | int):
@@ -92,6 +92,8 @@ def _array(entry: Any, device: torch.device | None) -> Any:
     if isinstance(entry, Sequence) and not isinstance(entry, str):
         entry = np.asarray(entry)
         entry = entry.astype(np.int64) if entry.size == 0 else entry
+    if isinstance(entry, np.ndarray) and entry.dtype.kind == "b" and entry.ndim:
+        return entry
     if isinstance(entry, np.ndarray) and entry.dtype.kind in "biu":
         entry = torch.from_numpy(entry.astype(bool if entry.dtype.kind == "b" else np.int64))
     if isinstance(entry, Tensor) and (entry.dtype == torch.bool or _whole(entry)):
@@ -116,20 +118,31 @@ def _span(entry: Any) -> int:
     """How many axes of the tensor an entry is for."""
     if entry is None or entry is Ellipsis or isinstance(entry, bool):
         return 0
-    return entry.ndim if isinstance(entry, Tensor) and entry.dtype == torch.bool else 1
+    return entry.ndim if _is_mask(entry) else 1
 
 
-def _items(entry: Any, axis: int, shape: Sequence[int]) -> list[Item]:
+def _is_mask(entry: Any) -> bool:
+    return isinstance(entry, np.ndarray) or (isinstance(entry, Tensor) and entry.dtype == torch.bool)
+
+
+def _items(entry: Any, axis: int, shape: Sequence[int], device: torch.device | None) -> list[Item]:
     if entry is None or isinstance(entry, bool):
         return [New(entry)]
     if isinstance(entry, slice):
         return [Part(axis, _range(entry, shape[axis]))]
     if isinstance(entry, int):
         return [At(axis, _checked(entry, axis, shape))]
-    if entry.dtype == torch.bool:
+    if _is_mask(entry):
         _check_mask(entry, axis, shape)
-        return [Rows(axis + k, numbers) for k, numbers in enumerate(entry.nonzero(as_tuple=True))]
+        return [Rows(axis + k, numbers) for k, numbers in enumerate(_true_entries(entry, device))]
     return [Rows(axis, entry.long())]
+
+
+def _true_entries(mask: Any, device: torch.device | None) -> Sequence[Tensor]:
+    """The numbers of the true entries of a mask, axis by axis."""
+    if isinstance(mask, Tensor):
+        return mask.nonzero(as_tuple=True)
+    return [torch.from_numpy(numbers.astype(np.int64)).to(device) for numbers in mask.nonzero()]
 
 
 def _range(entry: slice, size: int) -> range:
@@ -149,7 +162,7 @@ def _checked(number: int, axis: int, shape: Sequence[int]) -> int:
     return number % n
 
 
-def _check_mask(mask: Tensor, axis: int, shape: Sequence[int]) -> None:
+def _check_mask(mask: Any, axis: int, shape: Sequence[int]) -> None:
     wanted = tuple(shape[axis : axis + mask.ndim])
     if tuple(mask.shape) != wanted:
         raise TensorIndexError(

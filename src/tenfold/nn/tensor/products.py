@@ -44,9 +44,10 @@ def mapped(x: Tensor, weight: Seen, inputs: Axes, outputs: Axes, bias: Tensor | 
 
 def _rows(x: Tensor) -> int:
     """The rows of x up to the next power of two, so that few programs are made; fixed while x is traced."""
-    if torch.compiler.is_compiling():
+    rows = math.prod(x.shape[:-1])
+    if torch.compiler.is_compiling() or not isinstance(rows, int):
         return ROWS
-    return 1 << max(0, math.prod(x.shape[:-1]) - 1).bit_length()
+    return 1 << max(0, rows - 1).bit_length()
 
 
 def times(weight: Seen, x: Tensor) -> Tensor | None:

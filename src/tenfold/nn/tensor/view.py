@@ -1,7 +1,7 @@
 """What a tensor held as factors can be asked for, and the view that slices and sums of it are."""
 
 import operator
-import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,22 +10,18 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from tenfold.core.errors import OptionError
 from tenfold.core.layout import Layout
 from tenfold.formats import Format
-from tenfold.nn.tensor import arithmetic, products
-from tenfold.nn.tensor.described import Described
+from tenfold.nn.tensor import products
+from tenfold.nn.tensor.acts import ACTS, ITEM, Noted, entries_of, wired
+from tenfold.nn.tensor.fallback import dense, warn
 from tenfold.nn.tensor.seen import Seen
-from tenfold.nn.tensor.slicing import indexed
+from tenfold.nn.tensor.turned import Turned
 
 
-class DenseFallbackWarning(UserWarning):
-    """A factorized weight was made dense because the function that met it has no factorized form."""
-
-
-class TensorLike(Described):
+class TensorLike(Turned):
     """A tensor held as factors: shape, slices, arithmetic, and torch's functions.
 
     Slices, sums with tensors of the same format, multiples by numbers, entrywise products and products of
@@ -34,6 +30,10 @@ class TensorLike(Described):
     plain tensor. Of torch's functions, `F.linear` and products of matrices run factor by factor, and the
     others are given `dense()`. All of these results are plain tensors.
     """
+
+    @abstractmethod
+    def noted(self) -> Noted:
+        """The factors, and how they make up the tensor: what `torch.compile` begins with."""
 
     # Entries -------------------------------------------------------------------------------------------
 
@@ -46,8 +46,10 @@ class TensorLike(Described):
         Raises:
             TensorIndexError: an IndexError, for numbers out of range and what is no index.
         """
-        found = indexed(self.seen, index)
-        return FactorizedView(*found) if found.shape else found.dense()
+        if not torch.compiler.is_dynamo_compiling():
+            return self._after("index", options=(index if isinstance(index, tuple) else (index,),))
+        arrays, entries = entries_of(index)
+        return self._after("index", *arrays, options=(entries,))
 
     def __iter__(self) -> Iterator[Any]:
         """The slices along the first axis."""
@@ -62,31 +64,31 @@ class TensorLike(Described):
 
     def __add__(self, other: Any) -> Any:
         """The sum: factorized with one of the same format and layout, whose ranks add up; otherwise dense."""
-        return self._with(other, arithmetic.added, operator.add)
+        return self._with(other, "add", operator.add)
 
     def __radd__(self, other: Any) -> Any:
         """The sum; `sum` of a list begins with 0, which adds nothing."""
         if isinstance(other, int | float) and other == 0:
-            return FactorizedView(*self.seen)
-        return self._with(other, arithmetic.added, operator.add)
+            return self._after("permute", options=(tuple(range(self.ndim)),))
+        return self._with(other, "add", operator.add)
 
     def __sub__(self, other: Any) -> Any:
         """The difference, as the sum."""
-        return self._with(other, _difference, operator.sub)
+        return self._with(other, "subtract", operator.sub)
 
     def __rsub__(self, other: Any) -> Any:
         """The difference, as the sum."""
         return -self + other
 
-    def __neg__(self) -> "FactorizedView":
+    def __neg__(self) -> Any:
         """The tensor with all signs changed."""
-        return FactorizedView(-self.seen.value, self.layout)
+        return self._after("negate")
 
     def __mul__(self, other: Any) -> Any:
         """The multiple by a number, or the entrywise product, whose ranks multiply; both factorized."""
         if _is_number(other):
-            return FactorizedView(self.seen.value * other, self.layout)
-        return self._with(other, arithmetic.multiplied, operator.mul)
+            return self._after("scale", other)
+        return self._with(other, "multiply", operator.mul)
 
     def __rmul__(self, other: Any) -> Any:
         """The multiple, as the product."""
@@ -95,23 +97,36 @@ class TensorLike(Described):
     def __truediv__(self, other: Any) -> Any:
         """The multiple by the inverse of a number, factorized; divided by a tensor, dense."""
         if _is_number(other):
-            return FactorizedView(self.seen.value / other, self.layout)
+            return self._after("divide", other)
         return self._densely(operator.truediv, self, other)
 
-    def _with(
-        self, other: Any, factorized: Callable[[Seen, Seen], Seen | None], densely: Callable[..., Any]
-    ) -> Any:
+    def _with(self, other: Any, act: str, densely: Callable[..., Any]) -> Any:
         if isinstance(other, TensorLike):
-            found = factorized(self.seen, other.seen)
+            found = self._after(act, other)
             if found is not None:
-                return FactorizedView(*found)
+                return found
         elif not (isinstance(other, Tensor) or _is_number(other)):
             return NotImplemented
         return self._densely(densely, self, other)
 
+    def _after(self, act: str, *operands: Any, options: tuple[Any, ...] = ()) -> Any:
+        """What comes of an act: a view, a plain tensor, or None where factors do not serve.
+
+        While `torch.compile` looks on it is only noted, and done when the tensor is needed.
+        """
+        if not torch.compiler.is_dynamo_compiling():
+            return _done(act, (self, *operands), options)
+        noted = self.noted().then(act, [_noted(x) for x in operands], options)
+        kind = noted.outcome().kind
+        if kind == "unknown":
+            return _done_outside(act, (self, *operands), options)
+        if kind == "nothing":
+            return None
+        return NotedView(noted) if kind == "factors" else noted.dense()
+
     def _densely(self, function: Callable[..., Any], *args: Any) -> Any:
-        _warn(function.__name__, args)
-        return function(*(_dense(a) for a in args))
+        warn(function.__name__, args)
+        return function(*(dense(a) for a in args))
 
     def __matmul__(self, other: Any) -> Any:
         """The product of matrices: factor by factor with a plain tensor, factorized with one that is held so.
@@ -125,58 +140,25 @@ class TensorLike(Described):
         """The product of matrices, factor by factor."""
         return matmul(other, self)
 
-    @property
-    def T(self) -> "FactorizedView":
-        """The axes in reverse order, over the same factors."""
-        return FactorizedView(*self.seen.permuted(range(self.ndim)[::-1]))
-
-    @property
-    def mT(self) -> "FactorizedView":
-        """The last two axes exchanged, over the same factors."""
-        return self.transpose(-1, -2)
-
-    def t(self) -> "FactorizedView":
-        """The transposed matrix, over the same factors."""
-        return self.T
-
-    def transpose(self, first: int, second: int) -> "FactorizedView":
-        """Two axes exchanged, over the same factors."""
-        order = list(range(self.ndim))
-        order[first], order[second] = order[second], order[first]
-        return self.permute(*order)
-
-    def permute(self, *order: int) -> "FactorizedView":
-        """The axes in another order, over the same factors.
-
-        Raises:
-            OptionError: unless every axis comes once.
-        """
-        wanted = [k % self.ndim for k in order]
-        if sorted(wanted) != list(range(self.ndim)):
-            raise OptionError(
-                f"{order} came as the order of {self.ndim} axes.", "Name every axis exactly once."
-            )
-        return FactorizedView(*self.seen.permuted(wanted))
-
     def mode_dot(self, operand: Tensor, axis: int) -> "FactorizedView":
         """The product of an axis with a matrix (new size, size), or with a vector, which removes the axis."""
-        return FactorizedView(*arithmetic.mode_dot(self.seen, operand, axis))
+        return self._after("mode_dot", operand, options=(axis,))
 
     def inner(self, other: "TensorLike | Tensor") -> Tensor:
         """The inner product with a tensor, factorized or not, conjugating this one; neither is made dense."""
-        return arithmetic.inner(self.seen, other.seen if isinstance(other, TensorLike) else other)
+        return self._after("inner", other)
 
     def norm(self) -> Tensor:
         """Frobenius norm, without making the tensor dense; exact to half the digits if terms cancel."""
-        norm: Tensor = self.value.norm()
-        return norm
+        return self._after("norm")
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor | None:
-        """`F.linear` with this weight, factor by factor; None if the shapes do not fit.
-
-        `torch.compile` cannot look on while steps are planned: it gets the dense weight.
-        """
-        return None if torch.compiler.is_dynamo_compiling() else products.linear(x, self.seen, bias)
+        """`F.linear` with this weight, factor by factor; None if the shapes do not fit."""
+        if not torch.compiler.is_dynamo_compiling():
+            return products.linear(x, self.seen, bias)
+        if self.ndim != 2 or x.ndim < 1 or x.shape[-1] != self.shape[1]:
+            return None
+        return self.noted().then("linear", [_noted(y) for y in (x, bias)]).dense()
 
     # Functions of torch --------------------------------------------------------------------------------
 
@@ -195,9 +177,9 @@ class TensorLike(Described):
         else:
             found = None
         if found is not None:
-            return _dense(found)
-        _warn(getattr(func, "__name__", str(func)), (args, named))
-        return func(*tree_map(_dense, args), **tree_map(_dense, named))
+            return dense(found)
+        warn(getattr(func, "__name__", str(func)), (args, named))
+        return func(*tree_map(dense, args), **tree_map(dense, named))
 
 
 PRODUCTS = (torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__)
@@ -217,11 +199,36 @@ class FactorizedView(TensorLike):
 
     def __init__(self, value: Format, layout: Layout | None = None) -> None:
         self._value, self.layout, self.program = value, layout, None
+        self._factors = value.factors
 
     @property
     def value(self) -> Format:
         """The format over the factors; differentiable."""
         return self._value
+
+    def noted(self) -> Noted:
+        """The factors, and how they make up the tensor."""
+        return Noted(self._factors, ("factors", (self._wiring(),), ()))
+
+    @torch.compiler.assume_constant_result
+    def _wiring(self) -> str:
+        return wired(self._value, self.layout, self.seen.network)
+
+    def dense(self) -> Tensor:
+        """The tensor, contracted from its factors."""
+        return self.noted().dense() if torch.compiler.is_dynamo_compiling() else super().dense()
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the dense tensor."""
+        if torch.compiler.is_dynamo_compiling():
+            return torch.Size(self.noted().outcome().shape)
+        return super().shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the factors."""
+        return self.noted().outcome().dtype if torch.compiler.is_dynamo_compiling() else super().dtype
 
     def to_matrix(self) -> Tensor:
         """The weight, contracted from its factors: another name of `dense`."""
@@ -229,11 +236,42 @@ class FactorizedView(TensorLike):
 
     def detach(self) -> "FactorizedView":
         """The same tensor, cut off from gradients."""
-        return FactorizedView(self._value.map(torch.Tensor.detach), self.layout)
+        found: FactorizedView = self._after("detach")
+        return found
 
     def __repr__(self) -> str:
-        kind = type(self._value).__name__
+        kind = type(self.value).__name__
         return f"FactorizedView({kind}, shape={tuple(self.shape)}, ranks={self.ranks})"
+
+
+class NotedView(FactorizedView):
+    """A view as code makes it that `torch.compile` compiles: the tensor is made when it is needed.
+
+    Where it leaves the compiled code it is a view like others, of the general network.
+    """
+
+    def __init__(self, noted: Noted) -> None:
+        self._noted, self.program = noted, None
+
+    def noted(self) -> Noted:
+        """The factors, and what is to be done with them."""
+        return self._noted
+
+    @property
+    def seen(self) -> Seen:
+        """The format with the layout."""
+        found: Seen = self._noted.made()
+        return found
+
+    @property
+    def value(self) -> Format:
+        """The format over the factors; differentiable."""
+        return self.seen.value
+
+    @property
+    def layout(self) -> Layout | None:  # type: ignore[override]
+        """How the modes of the format make up the axes."""
+        return self.seen.layout
 
 
 def matmul(left: Any, right: Any) -> Any:
@@ -243,8 +281,8 @@ def matmul(left: Any, right: Any) -> Any:
     found = _product(left, right)
     if found is not None:
         return found
-    _warn("matmul", (left, right))
-    return _dense(left) @ _dense(right)
+    warn("matmul", (left, right))
+    return dense(left) @ dense(right)
 
 
 def _product(left: Any, right: Any) -> Any:
@@ -266,21 +304,23 @@ def _linear(input: Any, weight: Any, bias: Any = None) -> Tensor | None:
     return weight.linear(input, bias)
 
 
-def _difference(a: Seen, b: Seen) -> Seen | None:
-    return arithmetic.added(a, Seen(-b.value, b.layout))
+def _noted(x: Any) -> Noted:
+    return x.noted() if isinstance(x, TensorLike) else Noted((x,), ITEM)
+
+
+def _done(act: str, operands: Sequence[Any], options: tuple[Any, ...]) -> Any:
+    found = ACTS[act](*(x.seen if isinstance(x, TensorLike) else x for x in operands), *options)
+    return FactorizedView(*found) if isinstance(found, Seen) else found
+
+
+@torch.compiler.disable(
+    reason="it is an error, or what is in a tensor decides on the shape; call it without torch.compile to see"
+)
+def _done_outside(act: str, operands: Sequence[Any], options: tuple[Any, ...]) -> Any:
+    return _done(act, operands, options)
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float | complex) or (isinstance(x, Tensor | np.generic) and x.ndim == 0)
-
-
-def _dense(x: Any) -> Any:
-    return x.dense() if isinstance(x, TensorLike) else x
-
-
-def _warn(name: str, args: Sequence[Any]) -> None:
-    """A warning where the weight of a layer is made dense: its factors then save nothing."""
-    if any(isinstance(a, TensorLike) and a.program is not None for a in tree_leaves(args)):
-        warnings.warn(
-            f"{name} makes a factorized weight dense at each call", DenseFallbackWarning, stacklevel=3
-        )
+    if isinstance(x, Tensor):
+        return x.ndim == 0
+    return isinstance(x, int | float | complex | np.generic)
