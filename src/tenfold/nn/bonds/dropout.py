@@ -22,8 +22,8 @@ class DroppedTensor(BondTensor):
     """A tensor with dropout on its bonds; `tensor_dropout` puts it on.
 
     In training `factors()`, which layers call once in each forward pass, has random ranks at zero, and so
-    have products of matrices and functions of torch with the tensor. `value`, `dense()` and what is made of
-    them, slices and sums, are always those of the weight itself.
+    have products of matrices, functions of torch, slices and sums, each drawn anew. `value` and `dense()` are
+    always those of the weight itself.
     """
 
     order = 1
