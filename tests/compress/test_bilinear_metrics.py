@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tenfold import Plan, apply_, collect, find_sites
+from tenfold import Budget, Plan, apply_, collect, compress, find_sites
 from tenfold.compress import DiagonalInput, Fisher, InputCovariance, KroneckerFisher, LayerPlan, Metric
 from tenfold.compress.calibration.observers import observers
 from tenfold.compress.calibration.site_statistics import SiteStatistics
@@ -17,6 +17,7 @@ from tenfold.compress.presets import METHODS
 from tenfold.core.layout import Layout
 from tenfold.decompose import TruncatedSVD
 from tenfold.formats import formats
+from tenfold.nn import FactorizedBilinear
 
 ALL = frozenset(observers)
 SHAPE = (7, 5, 4)
@@ -119,3 +120,16 @@ def test_a_plan_in_a_metric_is_carried_out(metric: Metric) -> None:
     (fit,) = apply_(small, Plan({"both": {"weight": layer}}), statistics=statistics)
     assert 0 < fit.error < 1.5 and torch.equal(small.both.bias, model.both.bias)
     assert small(*given).shape == (60, 3)
+
+
+@pytest.mark.parametrize("preset", ["weight_svd", "cp3", "tucker", "auto"])
+@pytest.mark.parametrize("metric", [None, InputCovariance()], ids=str)
+def test_presets_compress_a_bilinear_layer(preset: str, metric: Metric | None) -> None:
+    model, given = Pooled(), inputs(60)
+    done = compress(
+        model, Budget(params=0.5), example=given, preset=None, select={"both": preset}, metric=metric,
+        data=None if metric is None else [(given, None)],
+    )  # fmt: skip
+    layer = done.model.both
+    assert isinstance(layer, FactorizedBilinear) and layer.weight.numel() <= 0.5 * model.both.weight.numel()
+    torch.testing.assert_close(layer(*given), layer.to_dense()(*given))

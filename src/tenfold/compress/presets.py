@@ -178,21 +178,29 @@ def serving(axes: str) -> list[str]:
     return [name for name in presets if axes in presets[name].layouts]
 
 
+BILINEAR = {"o i0 i1": "o i0 i1 -> o i0 i1"}
+"""The layout that keeps the outputs and both inputs of a bilinear layer apart."""
+
 TABLE = (
     Preset(
         "weight_svd",
         "lowrank",
-        {"o i": "o i -> o i", "v o": "v o -> v o", **convolutional("o i * -> (o *) i")},
+        {
+            "o i": "o i -> o i",
+            "v o": "v o -> v o",
+            "o i0 i1": "o i0 i1 -> o (i0 i1)",
+            **convolutional("o i * -> (o *) i"),
+        },
     ),
     Preset("channel_svd", "lowrank", convolutional("o i * -> o (i *)"), pointwise="weight_svd"),
     Preset("spatial_svd", "lowrank", convolutional("o i * -> (i h) (o w)", ("h w",)), pointwise="weight_svd"),
     Preset(
         "spatial_svd_w", "lowrank", convolutional("o i * -> (i w) (o h)", ("h w",)), pointwise="weight_svd"
     ),
-    Preset("cp3", "cp", convolutional("o i * -> o i (*)"), pointwise="weight_svd"),
+    Preset("cp3", "cp", BILINEAR | convolutional("o i * -> o i (*)"), pointwise="weight_svd"),
     Preset("cp4", "cp", convolutional("o i * -> o i *", ("h w",)), pointwise="weight_svd"),
     Preset("tucker2", "tucker", convolutional("o i * -> o i (*)"), (2,), "weight_svd"),
-    Preset("tucker", "tucker", convolutional("o i * -> o i *"), pointwise="weight_svd"),
+    Preset("tucker", "tucker", BILINEAR | convolutional("o i * -> o i *"), pointwise="weight_svd"),
     Preset("tt_conv", "tt", convolutional("(o0 o1) (i0 i1) * -> (*) (o0 i0) (o1 i1)")),
     Preset(
         "tt_matrix",
