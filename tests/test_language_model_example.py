@@ -19,7 +19,7 @@ def test_a_quick_run_prints_both_models_one_four_times_smaller(
     assert [row[0] for row in table] == ["dense", "factorized"]
     dense, small = (int(row[1].replace(",", "")) for row in table)
     assert dense >= 4 * small
-    assert all(float(row[2]) < 8 for row in table)
+    assert all(float(row[2]) < 4 for row in table), "guessing among 27 letters loses 3.3 nats"
 
 
 def test_the_factorized_model_has_no_dense_weight() -> None:

@@ -47,7 +47,7 @@ class DenseFibres(Fibres):
         first = numbers // stride * (stride * size) + numbers % stride
         steps = stride * xp.arange(size, dtype=numbers.dtype, device=device_of(numbers))
         at = xp.reshape(steps[:, None] + first[None, :], (-1,))
-        return xp.reshape(xp.take(self.flat, at), (size, -1)) @ (conjugate(basis))
+        return xp.reshape(xp.take(self.flat, at), (size, -1)) @ conjugate(basis)
 
     def some_entries(self, count: int, generator: Any) -> tuple[list[Array], Array, Array]:
         """All of them if there are no more than `count`, otherwise uniformly drawn ones."""
