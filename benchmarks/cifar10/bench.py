@@ -18,7 +18,7 @@ from tenfold import load, save, tune
 from tenfold.compress import Epoch, Tuned
 from tenfold.compress.recovery.processes import Precision
 from tenfold.core.errors import DivergedError
-from tenfold.measure import accuracy
+from tenfold.measure import accuracy, flops
 from tenfold.measure.size import parameters
 from tenfold.zoo import networks
 
@@ -92,6 +92,8 @@ class Bench:
             "dense_accuracy": found if dense is None else dense["accuracy"],
             "parameters": parameters(model),
             "dense_parameters": parameters(model) if dense is None else dense["parameters"],
+            "flops": flops(model, self.data.example),
+            "dense_flops": flops(self._placed(self._network(cell.model)()), self.data.example),
             "start": notes,
             "training": training,
             "protocol": self.protocol.of(cell),

@@ -26,7 +26,8 @@ class Protocol:
 
     `train` is for dense networks and from scratch, `tune` the study's tuning, `own` that of ours. `valid` is
     the fraction of the training images that is kept for validation; `images`, if given, bounds the rest.
-    `calibration` is how many of them ours may look at before tuning.
+    `calibration` is how many of them ours may look at before tuning. `flops`, if given, is the fraction of
+    the dense network's FLOPs that ours may take, besides the bound on parameters.
     """
 
     train: Recipe = Recipe(50, 1e-3)
@@ -37,6 +38,7 @@ class Protocol:
     valid: float = 0.1
     images: int | None = None
     calibration: int = 2000
+    flops: float | None = None
     preset: str = "auto"
     seed: int = 0
 
@@ -51,7 +53,8 @@ class Protocol:
     def of(self, cell: Cell) -> dict[str, Any]:
         """What the accuracy of a cell depends on, for JSON."""
         recipe = self.recipe(cell)
-        common = {name: value for name, value in asdict(self).items() if name not in ("tune", "own")}
+        other = ("tune", "own", *(() if cell.is_ours and self.flops else ("flops",)))
+        common = {name: value for name, value in asdict(self).items() if name not in other}
         return common | {"recipe": recipe and asdict(recipe), "preset": cell.preset(self.preset)}
 
     def with_epochs(self, train: int | None, tune: int | None) -> "Protocol":

@@ -47,8 +47,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--epochs", type=int, help="of training from scratch")
     add("--tune-epochs", type=int, help="of tuning, at most")
+    add("--tune-lr", type=float, help="the learning rate that tuning of ours starts at")
     add("--schedule", choices=["constant", "cosine"], help="of the learning rate from scratch")
     add("--preset", help="what tenfold compresses with")
+    add("--flops", type=float, help="the fraction of the FLOPs that tenfold may take, too")
     add("--images", type=int, help="train on no more than so many images")
     add("--seed", type=int)
     return made
@@ -59,7 +61,9 @@ def asked_protocol(options: argparse.Namespace) -> Protocol:
     protocol = (REDUCED if options.reduced else STUDY).with_epochs(options.epochs, options.tune_epochs)
     if options.schedule:
         protocol = replace(protocol, train=replace(protocol.train, schedule=options.schedule))
-    given = {name: getattr(options, name) for name in ("preset", "images", "seed")}
+    if options.tune_lr is not None:
+        protocol = replace(protocol, own=replace(protocol.own, lr=options.tune_lr))
+    given = {name: getattr(options, name) for name in ("preset", "flops", "images", "seed")}
     return replace(
         protocol,
         augment=options.data != DIGITS,

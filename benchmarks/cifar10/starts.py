@@ -1,6 +1,7 @@
 """The network that a cell starts from, before any training."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -23,7 +24,9 @@ from tenfold import (
     find_sites,
     plan,
 )
-from tenfold.compress import apply_fresh_
+from tenfold.compress import Site, apply_fresh_
+from tenfold.compress.cost import dense_flops
+from tenfold.measure import flops
 from tenfold.measure.size import parameters
 from tenfold.zoo import networks
 
@@ -72,8 +75,7 @@ def _ours(cell: Cell, dense: nn.Module, data: Data, protocol: Protocol) -> tuple
     """
     sites = find_sites(dense, data.example)
     ends = {sites[0].module: None, sites[-1].module: None}
-    rest = parameters(dense) - sum(site.numel for site in sites[1:-1])
-    budget = Budget(params=study.allowance(cell.model, cell.keep, data.classes) - rest)
+    budget = _budget(cell, dense, sites[1:-1], data, protocol)
     if cell.strategy == SCRATCH:
         preset = cell.preset(SCRATCH_PRESET)
         chosen = plan(dense, budget, example=data.example, preset=preset, select=ends, rule=Uniform())
@@ -91,6 +93,17 @@ def _ours(cell: Cell, dense: nn.Module, data: Data, protocol: Protocol) -> tuple
         seed=protocol.seed,
     )
     return small, chosen
+
+
+def _budget(cell: Cell, dense: nn.Module, sites: Sequence[Site], data: Data, protocol: Protocol) -> Budget:
+    """What the sites may store, and take to run: that of the whole network, less that of the rest of it."""
+    rest = parameters(dense) - sum(site.numel for site in sites)
+    stored = study.allowance(cell.model, cell.keep, data.classes) - rest
+    if protocol.flops is None:
+        return Budget(params=stored)
+    whole = flops(dense, data.example)
+    running = sum(dense_flops(dense.get_submodule(site.module), site.example) for site in sites)
+    return Budget(params=stored, flops=int(protocol.flops * whole) - (whole - running))
 
 
 def _formats(chosen: Plan) -> dict[str, int]:

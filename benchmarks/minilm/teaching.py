@@ -5,24 +5,29 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from embeddings import Batch, embed
+from embeddings import TOKENS, Batch, embed
+from stepping import Directions
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from tenfold import tune
 from tenfold.compress import Distillation, Epoch
 
+GENTLE = {0.8: 5e-4}
+"""The rate where so much is kept; otherwise it is that of `Teaching`."""
 LAYERS = tuple(f"encoder.layer.{k}" for k in range(6))
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """How long and how fast. An epoch is so many batches, drawn anew; the rate falls after each of them."""
+    """How long and how fast. An epoch is so many batches of so many tokens, drawn anew, of which each process
+    takes its share; the rate falls after each epoch."""
 
-    epochs: int = 10
-    batches: int = 100
+    epochs: int = 16
+    batches: int = 84
+    tokens: int = TOKENS
     lr: float = 1e-3
-    feature_weight: float = 1.0
+    feature_weight: float = 4.0
 
     @property
     def distillation(self) -> Distillation:
@@ -55,11 +60,13 @@ def taught(
         valid,
         epochs=how.epochs,
         lr=how.lr,
+        optimizer=Directions,
         schedule="cosine",
         patience=None,
         teacher=dense,
         distillation=how.distillation,
         forward=embed,
+        precision="bf16",
         clip=1.0,
         progress=progress,
     )

@@ -50,10 +50,10 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-def statistics_of(dense: nn.Module, sentences: Sequence[Any]) -> Statistics:
+def statistics_of(dense: nn.Module, sentences: Sequence[Any], draws: int = DRAWS) -> Statistics:
     """What the layers see: moments of inputs, and of gradients by the embeddings, which need no labels."""
     sites = [site for site in find_sites(dense, sentences[0]) if site.module.startswith("encoder.")]
-    return collect(dense, list(sentences) * DRAWS, sites, want=WANT, forward=embed, loss="gaussian")
+    return collect(dense, list(sentences) * draws, sites, want=WANT, forward=embed, loss="gaussian")
 
 
 def compressed(

@@ -171,6 +171,17 @@ def test_another_protocol_in_the_same_folder_is_refused(
     assert "was measured under another protocol" in capsys.readouterr().err
 
 
+def test_the_rate_of_our_tuning_alone_is_that_of_the_command_line() -> None:
+    line = script("run")
+    given = ["--data", "digits", "--out", "unused", "--reduced"]
+    before, after = (
+        line.asked_protocol(line.parser().parse_args([*given, *more]))
+        for more in ((), ("--tune-lr", "0.003"))
+    )
+    assert after.own.lr == 0.003 != before.own.lr
+    assert (after.tune, after.train) == (before.tune, before.train)
+
+
 def test_dense_networks_of_another_folder_are_used(finished: Path, tmp_path: Path) -> None:
     arguments = [*TINY, "--strategy", "pretrained_no_finetune", "--method", "cp", "--keep", "0.5"]
     main = script("run").main
@@ -199,17 +210,28 @@ def test_the_table_stands_beside_the_published_figures(finished: Path, tmp_path:
     assert table.tables(table.results(gathered), table.published()) == text
 
 
+def test_ours_meets_two_bounds_of_the_whole_network(tmp_path: Path) -> None:
+    line = ["--data", "digits", "--reduced", "--epochs", "1", "--precision", "no", "--out", str(tmp_path)]
+    ours = ["--strategy", "pretrained_no_finetune", "--method", "tenfold", "--keep", "0.3", "--flops", "0.3"]
+    script("run").main([*line, *ours])
+    (result,) = (r for r in results(tmp_path).values() if r["method"] == "tenfold")
+    assert result["parameters"] <= 0.32 * result["dense_parameters"]  # 0.3 of the layers of the study
+    assert result["flops"] <= 0.3 * result["dense_flops"]
+    assert result["protocol"]["flops"] == 0.3
+
+
 def test_a_row_says_what_was_published_for_the_same_cell() -> None:
     table = script("table")
     result = {"model": "resnet18", "strategy": "pretrained_finetuned", "keep": 0.1, "accuracy": 0.93}
-    result |= {"parameters": 1_288_000, "dense_accuracy": 0.92}
+    result |= {"parameters": 1_288_000, "dense_accuracy": 0.92, "flops": 25, "dense_flops": 100}
     rows = [
         table.line(result | {"method": method}, table.beside(result | {"method": method}, table.published()))
         for method in ("tucker", "tenfold")
     ]
     assert rows == [
-        "| resnet18 | 0.1 | tucker | 1,288,000 | 93.00 | -1.00 | Tucker | 1,288,513 | 89.40 | 1.03 |",
-        "| resnet18 | 0.1 | tenfold | 1,288,000 | 93.00 | -1.00 | CP | 1,288,468 | 89.70 | 0.73 |",
+        "| resnet18 | 0.1 | tucker | 1,288,000 | 25.0 % | 93.00 | -1.00 "
+        "| Tucker | 1,288,513 | 89.40 | 1.03 |",
+        "| resnet18 | 0.1 | tenfold | 1,288,000 | 25.0 % | 93.00 | -1.00 | CP | 1,288,468 | 89.70 | 0.73 |",
     ]
 
 

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 
 import tenfold
+from tenfold.cli import outcome
+from tenfold.compress import Statistics, collect
 from tenfold.data import open_data
 from tenfold.measure import accuracy
 from tests.cli.conftest import Call, tiny
@@ -54,6 +57,30 @@ def test_compress_twice_gives_the_same_weights(work: Path, call: Call) -> None:
         assert call(*COMPRESS, "--tune-epochs", "2", "--out", name).code == 0
     one, two = (tenfold.load(tiny, work / name).state_dict() for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_compress_in_microbatches_sees_what_whole_batches_show(
+    work: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statistics are compared: the iterations behind them enlarge differences of rounding."""
+    asked, found = [], []
+
+    def watched(*args: Any, **options: Any) -> Statistics:
+        asked.append(options["microbatch"])
+        found.append(collect(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(outcome, "collect", watched)
+    for name, option in (("whole", ()), ("cut", ("--microbatch", "7"))):
+        assert call(*COMPRESS, *option, "--tune-epochs", "0", "--out", name).code == 0
+    assert asked == [None, 7]
+    whole, cut = found
+    assert list(whole) == list(cut) and len(whole) == 3
+    for site, seen in whole.items():
+        assert cut[site].samples == seen.samples
+        for kind, moment in seen.tensors().items():
+            difference = torch.linalg.vector_norm(cut[site].tensors()[kind] - moment)
+            assert difference <= 1e-4 * torch.linalg.vector_norm(moment), (site, kind)
 
 
 def test_the_table_says_what_the_numbers_are_of(work: Path, call: Call) -> None:

@@ -48,6 +48,7 @@ def with_option(call: tuple[str, ...], option: str, value: str) -> tuple[str, ..
         ("--input-shape", "eight", "--input-shape came as 'eight'"),
         ("--batch-size", "0", "A batch needs size >= 1"),
         ("--lr", "-1", "a finite lr > 0, got -1.0"),
+        ("--microbatch", "0", "Invalid value for '--microbatch'"),
         ("--out", "missing/small", "there is no folder"),
         ("--out", "net.py", "it is a file"),
     ],

@@ -208,7 +208,11 @@ def test_a_model_that_its_plan_does_not_make_is_refused_before_tuning(tmp_path: 
     ("budgets", "problem"),
     [
         ([], "there are no budgets"),
-        ([Budget(params=0.2), Budget(params=0.5)], r"rise somewhere: 0\.2, 0\.5"),
+        (
+            [Budget(params=0.2), Budget(params=0.5)],
+            r"rise somewhere: Budget\(params=0\.2\), Budget\(params=0\.5\)",
+        ),
+        ([Budget(params=0.5, flops=0.2), Budget(params=0.4, flops=0.3)], "rise somewhere"),
         ([Budget(params=0.5), Budget(flops=0.2)], "budgets of different kinds"),
         ([Budget(params=0.5), Budget(params=20)], "budgets of different kinds"),
     ],
@@ -224,7 +228,7 @@ def test_a_geometric_schedule_keeps_the_terms_and_ends_at_the_budget() -> None:
     assert all((s.unit, s.floor, s.multiple) == ("flops", 0.5, 8) for s in stages)
     ratios = [b.amount / a.amount for a, b in pairwise(stages)]
     assert ratios == pytest.approx([stages[0].amount] * 2)
-    with pytest.raises(BudgetError, match="params=100 came, which is a number"):
+    with pytest.raises(BudgetError, match=r"Budget\(params=100\) came, which is a number"):
         geometric(Budget(params=100), 2)
     with pytest.raises(OptionError, match="0 stages"):
         geometric(Budget(params=0.5), 0)

@@ -1,4 +1,4 @@
-"""Budgets have one unit, and say what is wrong with them."""
+"""Budgets have one unit or two, and say what is wrong with them."""
 
 from dataclasses import replace
 
@@ -16,10 +16,14 @@ def test_a_budget_outside_its_range_is_refused(unit: str, amount: float) -> None
     assert "fraction to keep" in caught.value.remedy
 
 
-def test_a_budget_has_exactly_one_unit() -> None:
-    for given in ({}, {"params": 0.5, "flops": 0.5}, {"floor": 0.3}):
-        with pytest.raises(BudgetError, match="exactly one of params, flops, bytes, latency"):
+def test_a_budget_has_one_unit_or_two() -> None:
+    for given in ({}, {"params": 0.5, "flops": 0.5, "bytes": 0.5}, {"floor": 0.3}):
+        with pytest.raises(BudgetError, match="one or two of params, flops, bytes, latency"):
             Budget(**given)
+    both = Budget(params=0.5, flops=7, floor=0.3)
+    assert (both.units, both.only("flops")) == (("params", "flops"), Budget(flops=7, floor=0.3))
+    with pytest.raises(BudgetError, match="has two units"):
+        _ = both.unit
 
 
 @pytest.mark.parametrize(

@@ -12,33 +12,39 @@ from tenfold.ranks.budget import UNITS
 
 
 def budget(text: str) -> Budget:
-    """A budget such as "params=0.25".
+    """A budget such as "params=0.25", or in two units.
 
-    >>> budget("params=0.25"), budget("params=5000")
-    (Budget(params=0.25), Budget(params=5000))
+    >>> budget("params=0.25"), budget("params=5000,flops=0.4")
+    (Budget(params=0.25), Budget(params=5000, flops=0.4))
     """
-    unit, _, amount = text.partition("=")
-    known = UNITS
-    try:
-        number = int(amount) if amount.strip().isdigit() else float(amount)
-    except ValueError:
-        number = None
-    if unit not in known or number is None:
+    parts = [part.partition("=")[::2] for part in text.split(",")]
+    amounts = {unit.strip(): _number(amount) for unit, amount in parts}
+    if None in amounts.values() or not amounts.keys() <= set(UNITS) or len(amounts) < len(parts):
         raise BudgetError(
             f"--keep came as '{text}'.",
-            f"Give UNIT=AMOUNT of {', '.join(known)}: params=0.25 is a fraction, params=50000 a count.",
+            f"Give UNIT=AMOUNT of {', '.join(UNITS)}: params=0.25 is a fraction, params=50000 a count. "
+            "Two with a comma, as in params=0.25,flops=0.4, both hold.",
         )
-    return Budget(**{unit: number})
+    return Budget(**amounts)
+
+
+def _number(text: str) -> float | int | None:
+    try:
+        return int(text) if text.strip().isdigit() else float(text)
+    except ValueError:
+        return None
 
 
 def in_words(kept: Budget) -> str:
     """A budget for people.
 
-    >>> in_words(Budget(params=0.25)), in_words(Budget(params=5000))
-    ('params ≤ 25 %', 'params ≤ 5,000')
+    >>> in_words(Budget(params=0.25)), in_words(Budget(params=5000, flops=0.4))
+    ('params ≤ 25 %', 'params ≤ 5,000, flops ≤ 40 %')
     """
-    unit, amount = kept.unit, kept.amount
-    return f"{unit} ≤ {f'{amount:,}' if isinstance(amount, int) else f'{100 * amount:g} %'}"
+    return ", ".join(
+        f"{unit} ≤ {f'{amount:,}' if isinstance(amount, int) else f'{100 * amount:g} %'}"
+        for unit, amount in kept.amounts.items()
+    )
 
 
 def preset(text: str) -> str | tuple[str, ...]:

@@ -44,6 +44,13 @@ def compress(
     calibrate: Annotated[
         int, typer.Option(min=1, help="Images of --data that the metric is made from.")
     ] = 2000,
+    microbatch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Take loss gradients of so many images at a time, for less memory; by default of a batch.",
+        ),
+    ] = None,
     tune_epochs: Annotated[int, typer.Option(min=0, help="Epochs of tuning after compression.")] = 5,
     test_data: options.TestData = None,
     lr: options.LearningRate = 1e-3,
@@ -104,6 +111,7 @@ def compress(
             max_drop=max_drop,
             latencies=latencies,
             calibrate=calibrate,
+            microbatch=microbatch,
             epochs=tune_epochs,
             lr=lr,
             batch_size=batch_size,

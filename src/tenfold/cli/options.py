@@ -21,7 +21,7 @@ Keep = Annotated[
     str,
     typer.Option(
         help="What to keep of the weights: params=0.25 is a fraction, params=50000 a number; so flops=, "
-        "bytes=, and latency= in nanoseconds, which is measured."
+        "bytes=, and latency= in nanoseconds, which is measured. Two with a comma both hold."
     ),
 ]
 Preset = Annotated[

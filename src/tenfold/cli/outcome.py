@@ -32,6 +32,7 @@ from tenfold.compress import (
 )
 from tenfold.compress.apply import Progress
 from tenfold.core.atomic import replacing_folder
+from tenfold.core.errors import BudgetError
 from tenfold.data import ImageBatches, ImageData
 from tenfold.measure import accuracy
 from tenfold.ranks import Budget, RankRule
@@ -61,11 +62,19 @@ class Job:
     max_drop: float | None
     latencies: Path | None
     calibrate: int
+    microbatch: int | None
     epochs: int
     lr: float
     batch_size: int
     seed: int
     has_weights: bool
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and len(self.budget.units) > 1:
+            raise BudgetError(
+                f"--max-drop came with --keep in {' and '.join(self.budget.units)}.",
+                "Name one of them: the smallest model is searched for in one unit.",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +134,7 @@ def _fitted(
         return job.budget, make(job.budget)
     held_out = valid.batches(EVALUATED)
     found = compress_within(
-        job.dense, job.max_drop / 100, lambda m: accuracy(m, held_out), make, unit=job.budget.unit
+        job.dense, job.max_drop / 100, lambda m: accuracy(m, held_out), make, unit=job.budget.units[0]
     )
     return found.budget, found.compressed
 
@@ -149,6 +158,7 @@ def _statistics(job: Job, seen: ImageBatches, bars: Bars) -> Statistics | None:
             seen,
             sites,
             want=job.metric.needs,
+            microbatch=job.microbatch,
             seed=job.seed,
             progress=lambda done: bar.at(done, len(seen.data), ""),
         )

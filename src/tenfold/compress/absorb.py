@@ -15,7 +15,7 @@ from tenfold.formats.graphs import identity
 from tenfold.nn import FactorizedLayer, FactorizedTensor
 from tenfold.nn.bonds.gates import GatedTensor
 from tenfold.nn.bonds.shrinking import carried, replace_weights, sliced
-from tenfold.ranks import Allotment, Budget, Candidate
+from tenfold.ranks import Allotment, Budget, Candidate, allot
 from tenfold.ranks.budget import STORED
 from tenfold.ranks.lasso import Lasso
 
@@ -49,7 +49,7 @@ def absorb_gates_(
     wanted: Mapping[str, Allotment] = {name: weight.ranks for name, weight in weights.items()}
     if budget is not None:
         candidates = [_candidate(model, name, budget, latencies or LatencyTable()) for name in weights]
-        wanted = Lasso(gate_widths(model))(candidates, budget)
+        wanted = allot(Lasso(gate_widths(model)), candidates, budget)
     values = {id(w): None if (r := wanted[name]) is None else kept(w, r) for name, w in weights.items()}
     replace_weights(model, values)
     return {name: None if (v := values[id(w)]) is None else v.ranks for name, w in weights.items()}
@@ -76,7 +76,7 @@ def _candidate(model: nn.Module, name: str, budget: Budget, table: LatencyTable)
     assert isinstance(layer, FactorizedLayer)
     kind, layout, example = layer.weight.format, layer.layout, layer.planned()
     whole = tuple(_mode_number(layer.weight, k) for k, gone in enumerate(layer.weight.missing) if gone)
-    dense = layer.to_dense() if budget.unit not in STORED else None
+    dense = layer.to_dense() if not set(budget.units) <= set(STORED) else None
     return Candidate(
         name,
         kind,

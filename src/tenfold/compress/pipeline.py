@@ -43,6 +43,7 @@ def compress(
     statistics: Statistics | None = None,
     latencies: LatencyTable | None = None,
     correct: bool = False,
+    microbatch: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Compressed:
@@ -50,9 +51,10 @@ def compress(
 
     `data` are a few batches, each inputs or (inputs, labels), that can be read several times. With a `metric`
     they calibrate the inner product in which weights are approximated (unless `statistics` of them are
-    given). With `correct`, every site then makes up for the errors of those before it (`correct_`, which
-    needs memory for the activations of all `data` between two layers). In the end the statistics of batch
-    normalisation are estimated anew from them, where the correction has not set them.
+    given); a `microbatch` of samples at a time, as `collect` says, takes less memory than whole batches. With
+    `correct`, every site then makes up for the errors of those before it (`correct_`, which needs memory for
+    the activations of all `data` between two layers). In the end the statistics of batch normalisation are
+    estimated anew from whole batches, without gradients, where the correction has not set them.
 
     Raises:
         DataError: if `data` is an iterator, which can be read once only, or missing for `correct`; and what
@@ -69,7 +71,8 @@ def compress(
     if correct and data is None:
         raise DataError("there are no data to correct the sites with.", "Give data=, or correct=False.")
     if metric is not None and statistics is None and data is not None:
-        statistics = collect(model, data, find_sites(model, example), want=metric.needs, seed=seed)
+        sites = find_sites(model, example)
+        statistics = collect(model, data, sites, want=metric.needs, microbatch=microbatch, seed=seed)
     chosen = plan(
         model,
         budget,
@@ -86,5 +89,6 @@ def compress(
     fits = apply_(copy, chosen, seed=seed, statistics=statistics, progress=progress)
     if data is not None:
         done = correct_(copy, model, chosen, data, statistics=statistics, seed=seed) if correct else ()
+        del statistics  # a few times the model's memory, which activations take now
         reestimate_batchnorm_(copy, data, keep={site.norm for site in done if site.norm})
     return Compressed(copy, chosen, fits)

@@ -30,7 +30,7 @@ from tenfold.decompose import Method, methods
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer
 from tenfold.nn.tensor.shared_factors import SharingTensor
-from tenfold.ranks import Budget, RankRule, Uniform, rules, winners
+from tenfold.ranks import Budget, RankRule, Uniform, allot, rules, winners
 
 VERSION = 1
 
@@ -174,7 +174,8 @@ def plan(
     takes at each site the one that loses least at its cost, `Uniform` the first that serves. `rule` chooses
     the ranks (`Uniform()`), `method` takes the place of the presets' own. With a `metric`, weights are
     approximated in the inner product that the `statistics` of calibration data give them, and rules see the
-    loss that they predict. A budget in latency times layers, and keeps the times in `latencies`.
+    loss that they predict. A budget in latency times layers, and keeps the times in `latencies`; for one in
+    two units the rule is asked several times (`allot`).
 
     Raises:
         BudgetError, SelectionError, UnsupportedError, WeightError: see `Budget`, `choose`, `check_finite`.
@@ -195,7 +196,7 @@ def plan(
         for offer in offered(model, choice, chosen_metrics.get(choice.site.name), method, statistics, table)
     }
     candidates = [offer.candidate() for offer in offers.values()]
-    chosen = winners(candidates, rule(candidates, budget))
+    chosen = winners(candidates, allot(rule, candidates, budget))
     layers: dict[str, dict[str, LayerPlan]] = {}
     dense = {c.site.name: c.reason for c in choices if not c.schemes}
     for site, (candidate, ranks) in chosen.items():

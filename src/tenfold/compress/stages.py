@@ -52,13 +52,16 @@ def geometric(budget: Budget, count: int) -> tuple[Budget, ...]:
     """
     if count < 1:
         raise OptionError(f"{count} stages were asked for.", "Give 1 or more; two to five are usual.")
-    if not isinstance(budget.amount, float):
+    if not all(isinstance(amount, float) for amount in budget.amounts.values()):
         raise BudgetError(
-            f"a budget of {budget.unit}={budget.amount} came, which is a number and no fraction.",
+            f"{budget} came, which is a number where a fraction is needed.",
             "Give the fraction to keep, or the budget of every stage.",
         )
-    amounts = [budget.amount ** (k / count) for k in range(1, count)]
-    return (*(replace(budget, **{budget.unit: amount}) for amount in amounts), budget)
+    return (*(_power(budget, k / count) for k in range(1, count)), budget)
+
+
+def _power(budget: Budget, exponent: float) -> Budget:
+    return replace(budget, **{unit: amount**exponent for unit, amount in budget.amounts.items()})
 
 
 def compress_in_stages(
@@ -173,14 +176,15 @@ def _check(budgets: Sequence[Budget]) -> None:
         raise BudgetError(
             "there are no budgets.", "Give one for each stage: geometric(Budget(params=0.1), 3)."
         )
-    if len({budget.unit for budget in budgets}) > 1 or len({type(budget.amount) for budget in budgets}) > 1:
+    if len({tuple((u, type(a)) for u, a in budget.amounts.items()) for budget in budgets}) > 1:
         raise BudgetError(
             f"the stages have budgets of different kinds: {', '.join(map(repr, budgets))}.",
-            "Give all in one unit, and all as fractions or all as numbers.",
+            "Give all in the same units, and all as fractions or all as numbers.",
         )
-    amounts = [budget.amount for budget in budgets]
-    if amounts != sorted(amounts, reverse=True):
+    columns = zip(*(budget.amounts.values() for budget in budgets), strict=True)
+    falls = (amounts == tuple(sorted(amounts, reverse=True)) for amounts in columns)
+    if not all(falls):
         raise BudgetError(
-            f"the budgets of the stages rise somewhere: {', '.join(f'{a:g}' for a in amounts)}.",
+            f"the budgets of the stages rise somewhere: {', '.join(map(repr, budgets))}.",
             "Give them in falling order: what is lost in a stage does not come back.",
         )

@@ -154,9 +154,9 @@ def conjugate(x: Num[Array, "..."]) -> Num[Array, "..."]:
     return namespace(x).conj(x) if is_complex(x) else x
 
 
-def adjoint(matrix: Num[Array, "m n"]) -> Num[Array, "n m"]:
-    """The conjugate transpose; a view where the matrix is real."""
-    return conjugate(matrix.T)
+def adjoint(matrix: Num[Array, "*stack m n"]) -> Num[Array, "*stack n m"]:
+    """The conjugate transpose, of each matrix of a stack; a view where they are real."""
+    return conjugate(namespace(matrix).matrix_transpose(matrix))
 
 
 def root(x: Float[Array, "..."]) -> Float[Array, "..."]:

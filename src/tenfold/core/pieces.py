@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, adjoint, conjugate, is_complex, is_traced, namespace, root
+from tenfold.core.arrays import Array, adjoint, is_complex, is_traced, namespace, root
 from tenfold.core.chunked import through_memory
 
 PIECE = 2**20
@@ -72,7 +72,7 @@ def _piece_gram(x: Float[Array, "b i a"]) -> Float[Array, "i i"]:
         matrix = unfolded(x)
         return matrix @ adjoint(matrix)
     xp = namespace(x)
-    return xp.sum(x @ xp.matrix_transpose(conjugate(x)), axis=0)
+    return xp.sum(x @ adjoint(x), axis=0)
 
 
 def gram(matrices: Iterable[Float[Array, "i c"]]) -> Float[Array, "i i"]:

@@ -98,10 +98,11 @@ def conjugate_gradients(here: Local, target: Point, shift: float, steps: int, to
 
 def dot(a: Point, b: Point) -> float:
     """Re⟨a, b⟩."""
-    return sum(_dot(x, y) for x, y in zip(a, b, strict=True))
+    return sum(inner(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _dot(x: Array, y: Array) -> float:
+def inner(x: Array, y: Array) -> float:
+    """Re⟨x, y⟩ of two arrays."""
     xp = namespace(x, y)
     return number(xp.sum(conjugate(x) * y))
 

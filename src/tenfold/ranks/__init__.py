@@ -11,6 +11,7 @@ from tenfold.ranks.lagrangian import Lagrangian
 from tenfold.ranks.lasso import Lasso
 from tenfold.ranks.search import Search
 from tenfold.ranks.sensitivity import Sensitivity, measured_losses
+from tenfold.ranks.together import allot
 from tenfold.ranks.uniform import Uniform
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Search",
     "Sensitivity",
     "Uniform",
+    "allot",
     "evbmf_rank",
     "measured_losses",
     "rules",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from tenfold.core.errors import BudgetError, SelectionError
 from tenfold.core.registry import Registry
-from tenfold.ranks.budget import NOUNS, STORED, Budget, Unit
+from tenfold.ranks.budget import STORED, AnyUnit, Budget, noun
 from tenfold.ranks.candidate import Allotment, Candidate
 
 FLOOR = 0.8
@@ -61,17 +61,17 @@ def winners(
     return {s: (c, ranks[c.name]) for s, c in used.items()}
 
 
-def total(candidates: Sequence[Candidate], ranks: Mapping[str, Allotment], unit: Unit = "params") -> int:
+def total(candidates: Sequence[Candidate], ranks: Mapping[str, Allotment], unit: AnyUnit = "params") -> int:
     """What the ranks cost together, every site counted once."""
     return sum(c.cost(found, unit) for c, found in winners(candidates, ranks).values())
 
 
-def dense_costs(candidates: Sequence[Candidate], unit: Unit) -> list[int]:
+def dense_costs(candidates: Sequence[Candidate], unit: AnyUnit) -> list[int]:
     """What every site costs dense."""
     return [group[0].cost(None, unit) for group in by_site(candidates).values()]
 
 
-def lowest_costs(candidates: Sequence[Candidate], unit: Unit) -> list[int]:
+def lowest_costs(candidates: Sequence[Candidate], unit: AnyUnit) -> list[int]:
     """The least that every site can cost."""
     return [min(c.lowest(unit) for c in group) for group in by_site(candidates).values()]
 
@@ -85,7 +85,7 @@ def allowed(candidates: Sequence[Candidate], budget: Budget, lowest: int | None 
     if limit < lowest:
         verb = "stores" if unit in STORED else "takes"
         raise BudgetError(
-            f"the budget is {limit:,} {NOUNS[unit]}, but the smallest plan {verb} {lowest:,} of {dense:,}.",
+            f"the budget is {limit:,} {noun(unit)}, but the smallest plan {verb} {lowest:,} of {dense:,}.",
             f"Keep at least {unit}={math.ceil(1e4 * lowest / dense) / 1e4}, or choose another preset.",
         )
     return limit

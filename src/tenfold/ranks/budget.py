@@ -1,6 +1,7 @@
-"""How much to keep, and in which unit."""
+"""How much to keep, and in which units."""
 
-from dataclasses import InitVar, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, fields, replace
 from typing import Literal, get_args
 
 from tenfold.core.errors import BudgetError
@@ -13,18 +14,42 @@ STORED: tuple[Unit, ...] = ("params", "bytes")
 takes to run, which need not."""
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """Units that are added up, each at a price.
+
+    >>> Mixture((("params", 2.0), ("flops", 0.5))).of({"params": 10, "flops": 100})
+    70
+    """
+
+    prices: tuple[tuple[Unit, float], ...]
+
+    def of(self, costs: Mapping[Unit, int]) -> int:
+        """What costs in its units are together."""
+        return round(sum(price * costs[unit] for unit, price in self.prices))
+
+
+AnyUnit = Unit | Mixture
+
+
+def noun(unit: AnyUnit) -> str:
+    """What a unit counts, in words."""
+    return "parts" if isinstance(unit, Mixture) else NOUNS[unit]
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass(frozen=True, repr=False)
 class Budget:
-    """How much to keep of the weights that may be compressed, in one unit, and what bounds single ranks.
+    """How much to keep of the weights that may be compressed, and what bounds single ranks.
 
     `params`, `flops`, `bytes` or `latency` is a fraction of what the sites cost dense (a float up to 1.0), or
     a number of elements, FLOPs, bytes or nanoseconds (an int). What is not a site, such as biases and
     normalisation layers, is not counted and not touched. The latency is the sum of the times that the sites'
-    layers take by themselves, measured one by one; what a network does between them comes on top.
+    layers take by themselves, measured one by one; what a network does between them comes on top. Of two
+    units, both bounds hold.
 
     `floor`: every site keeps at least this fraction of what the uniform rule would give it, rounded down to a
     whole rank. None leaves it to the rule: 0.8 for those that compare sites with one another, where without
@@ -38,6 +63,8 @@ class Budget:
     Budget(flops=0.5, floor=0, multiple=8)
     >>> Budget(latency=3_500_000).allowance(9_000_000)  # 3.5 of 9 milliseconds
     3500000
+    >>> Budget(params=0.25, flops=0.4).units
+    ('params', 'flops')
     """
 
     params: float | int | None = None
@@ -55,11 +82,11 @@ class Budget:
                 f"a budget of max_drop={max_drop!r} came, which no ranks can be read off without measuring.",
                 "Call compress_within(model, max_drop, evaluate, compress): it searches for the budget.",
             )
-        given = [u for u in UNITS if getattr(self, u) is not None]
-        if len(given) != 1:
-            problem = f"a budget in {' and '.join(given) or 'no unit'} came."
-            raise BudgetError(problem, f"Give exactly one of {', '.join(UNITS)}.")
-        self._check_amount()
+        if len(self.units) not in (1, 2):
+            problem = f"a budget in {', '.join(self.units) or 'no unit'} came."
+            raise BudgetError(problem, f"Give one or two of {', '.join(UNITS)}.")
+        for unit in self.units:
+            self._check_amount(unit, getattr(self, unit))
         if self.floor is not None and not 0 <= self.floor <= 1:
             raise BudgetError(f"a floor of {self.floor!r} came.", "Give a fraction in [0, 1].")
         if self.cap is not None and not 0 < self.cap <= 1:
@@ -67,11 +94,12 @@ class Budget:
         if self.multiple is not None and not _is_count(self.multiple):
             raise BudgetError(f"a multiple of {self.multiple!r} came.", "Give a whole number from 1.")
 
-    def _check_amount(self) -> None:
-        if not _is_count(self.amount) and not (isinstance(self.amount, float) and 0 < self.amount <= 1):
+    @staticmethod
+    def _check_amount(unit: Unit, amount: object) -> None:
+        if not _is_count(amount) and not (isinstance(amount, float) and 0 < amount <= 1):
             raise BudgetError(
-                f"a budget of {self.unit}={self.amount!r} came.",
-                f"Give the fraction to keep, in (0, 1.0], or a whole number of {NOUNS[self.unit]}.",
+                f"a budget of {unit}={amount!r} came.",
+                f"Give the fraction to keep, in (0, 1.0], or a whole number of {NOUNS[unit]}.",
             )
 
     def __repr__(self) -> str:
@@ -79,15 +107,35 @@ class Budget:
         return f"Budget({', '.join(f'{name}={value!r}' for name, value in given if value is not None)})"
 
     @property
-    def unit(self) -> Unit:
-        """What is counted."""
-        return next(u for u in UNITS if getattr(self, u) is not None)
+    def units(self) -> tuple[Unit, ...]:
+        """What is bounded: one unit or two."""
+        return tuple(u for u in UNITS if getattr(self, u) is not None)
+
+    @property
+    def unit(self) -> AnyUnit:
+        """What is counted; raises BudgetError if that is in two units."""
+        return self._sole
 
     @property
     def amount(self) -> float | int:
-        """The fraction (a float) or the count (an int)."""
-        amount: float | int = getattr(self, self.unit)
-        return amount
+        """The fraction (a float) or the count (an int), of the one unit."""
+        return self.amounts[self._sole]
+
+    @property
+    def _sole(self) -> Unit:
+        if len(self.units) > 1:
+            raise BudgetError(f"{self} has two units, but one is needed here.", "Give a budget in one.")
+        return self.units[0]
+
+    @property
+    def amounts(self) -> dict[Unit, float | int]:
+        """The fraction or the count of every unit."""
+        return {unit: getattr(self, unit) for unit in self.units}
+
+    def only(self, unit: Unit) -> "Budget":
+        """The budget in one of its units."""
+        others = dict.fromkeys(set(self.units) - {unit})
+        return replace(self, **others)
 
     def allowance(self, dense: int) -> int:
         """The budget in its unit, for sites that cost `dense` together."""

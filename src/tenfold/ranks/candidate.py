@@ -12,7 +12,7 @@ from tenfold.core.arrays import Array
 from tenfold.core.errors import BudgetError
 from tenfold.core.network import Axes, Axis, Network
 from tenfold.formats import Format
-from tenfold.ranks.budget import EVERYTHING, NOUNS, STORED, Budget, Unit
+from tenfold.ranks.budget import EVERYTHING, NOUNS, STORED, AnyUnit, Budget, Mixture, Unit
 from tenfold.ranks.spectra import (
     Spectrum,
     slice_spectrum,
@@ -82,18 +82,20 @@ class Candidate:
         """The ranks, cut to what their bonds can carry; a bond that is not named stays full."""
         return self._sized(ranks).ranks
 
-    def cost(self, ranks: Allotment, unit: Unit = "params") -> int:
-        """Elements or bytes that these ranks store, or the FLOPs or nanoseconds that they take.
+    def cost(self, ranks: Allotment, unit: AnyUnit = "params") -> int:
+        """Elements or bytes that these ranks store, or the FLOPs or nanoseconds that they take, or a mixture.
 
         Raises:
             BudgetError: for FLOPs and latency, if the candidate does not say them.
         """
+        if isinstance(unit, Mixture):
+            return unit.of({u: self.cost(ranks, u) for u, _ in unit.prices})
         if unit not in STORED:
             return self._running(ranks, unit)
         elements = self.dense if ranks is None else self._sized(ranks).numel
         return elements * (self.itemsize if unit == "bytes" else 1)
 
-    def lowest(self, unit: Unit = "params") -> int:
+    def lowest(self, unit: AnyUnit = "params") -> int:
         """The least it can cost: with ranks of 1, or dense if that is less."""
         return min(self.cost(dict.fromkeys(self.full.bonds, 1), unit), self.cost(None, unit))
 

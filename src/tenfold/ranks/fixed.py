@@ -7,7 +7,7 @@ from typing import Any
 from tenfold.core.errors import BudgetError, SelectionError
 from tenfold.formats import Ranks
 from tenfold.ranks.base import RankRule, allowed, by_site, rules, total
-from tenfold.ranks.budget import EVERYTHING, NOUNS, STORED, Budget
+from tenfold.ranks.budget import EVERYTHING, STORED, Budget, noun
 from tenfold.ranks.candidate import Allotment, Candidate
 
 
@@ -39,8 +39,8 @@ class Fixed(RankRule):
         chosen = self._chosen(candidates, terms)
         limit, cost = allowed(candidates, terms), total(candidates, chosen, terms.unit)
         if cost > limit:
-            verb, noun = ("store" if terms.unit in STORED else "take"), NOUNS[terms.unit]
-            problem = f"the ranks {verb} {cost:,} {noun}, the budget is {limit:,}."
+            verb = "store" if terms.unit in STORED else "take"
+            problem = f"the ranks {verb} {cost:,} {noun(terms.unit)}, the budget is {limit:,}."
             raise BudgetError(problem, "Lower the ranks.")
         return chosen
 

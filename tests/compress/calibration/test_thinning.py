@@ -107,7 +107,7 @@ def test_products_by_blocks_are_the_whole_product(rows: int, stack: tuple[int, .
     a, b, sums = normal(*stack, rows, 7), normal(*stack, rows, 3, seed=1), Sums()
     sums.add_gram("x", a)
     sums.add_gram("x", b, weight=3.0)
-    found = sums.mean(10)["x"]
+    found = sums.mean_(10)["x"]
     torch.testing.assert_close(found, (a @ a.mT + 3 * b @ b.mT) / 10)
     torch.testing.assert_close(found, found.mT)
 

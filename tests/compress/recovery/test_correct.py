@@ -10,7 +10,7 @@ from tenfold import Budget, apply_, collect, find_sites, plan
 from tenfold.compress import InputCovariance, correct_
 from tenfold.compress.calibration.cross import CrossSums
 from tenfold.compress.calibration.streams import received_by
-from tenfold.compress.recovery.correct import target_weight
+from tenfold.compress.recovery.refit import target_weight
 from tenfold.core.errors import DataError, OptionError, SelectionError
 
 
@@ -62,7 +62,7 @@ def test_outputs_come_nearer_to_the_dense_ones_on_new_data(norm: bool, preset: s
 def test_the_error_it_reports_is_that_of_the_layer_on_its_own_inputs() -> None:
     dense, batches = net(), data()
     small, found, stats = compressed(dense, batches, preset="channel_svd")
-    done = {d.name: d for d in correct_(small, dense, found, batches, statistics=stats)}
+    done = {d.name: d for d in correct_(small, dense, found, batches, statistics=stats, rounds=0)}
     with torch.no_grad():
         x = torch.cat(batches)
         given, wanted = small[:2](x), dense[:3](x)
@@ -72,10 +72,10 @@ def test_the_error_it_reports_is_that_of_the_layer_on_its_own_inputs() -> None:
     assert done["2.weight"].after <= done["2.weight"].before
 
 
-def test_means_are_those_of_the_dense_outputs() -> None:
+def test_means_are_those_of_the_dense_outputs_without_rounds() -> None:
     dense, batches = net(norm=True), data()
     small, found, stats = compressed(dense, batches, preset="channel_svd")
-    correct_(small, dense, found, batches, statistics=stats)
+    correct_(small, dense, found, batches, statistics=stats, rounds=0)
     with torch.no_grad():
         x = torch.cat(batches)
         # both models behind the first norm, and behind the convolution with a bias
@@ -127,6 +127,62 @@ def test_layers_that_run_twice_keep_their_factors() -> None:
     before = small.body.weight.dense().clone()
     assert [d.name for d in correct_(small, dense, found, x, statistics=stats)] == ["head.weight"]
     assert torch.equal(small.body.weight.dense(), before)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_layers_that_stayed_dense_make_up_for_errors_if_they_shall(norm: bool) -> None:
+    dense, batches, fresh = net(norm=norm), data(), data(count=200)
+    start, found, stats = compressed(dense, batches, preset="channel_svd")
+    (head,) = {"5", "6"} & {n for n, m in dense.named_modules() if isinstance(m, nn.Linear)}
+    assert head not in found.layers
+    left, helped = copy.deepcopy(start), copy.deepcopy(start)
+    correct_(left, dense, found, batches, statistics=stats)
+    assert torch.equal(left.get_submodule(head).weight, dense.get_submodule(head).weight)
+    done = correct_(helped, dense, found, batches, statistics=stats, dense_too=True)
+    assert done[-1].name == f"{head}.weight"
+    assert done[-1].after < done[-1].before
+    assert apart(helped, dense, fresh) < apart(left, dense, fresh)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.other = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.other.weight = self.head.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.body(x).relu())
+        return y
+
+
+def test_a_dense_layer_whose_weight_others_have_is_left_alone() -> None:
+    torch.manual_seed(0)
+    dense, x = Tied(), [torch.randn(50, 6)]
+    found = plan(dense, Budget(params=0.5), example=x[0], preset="weight_svd", select={"head": None})
+    small = copy.deepcopy(dense)
+    apply_(small, found)
+    assert [d.name for d in correct_(small, dense, found, x, dense_too=True)] == ["body.weight"]
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.MultiheadAttention(16, 2, batch_first=True), nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(x + self.mix(x, x, x, need_weights=False)[0])
+        return y
+
+
+def test_modules_of_several_layers_are_corrected_layer_by_layer() -> None:
+    torch.manual_seed(0)
+    dense, x = Attending().eval(), [torch.randn(40, 5, 16) for _ in range(3)]
+    small, found, stats = compressed(dense, x, keep=0.5, preset="weight_svd")
+    before = apart(small, dense, x)
+    done = correct_(small, dense, found, x, statistics=stats, ridge=1e-3)
+    assert "mix.out_proj.weight" in [d.name for d in done]
+    assert apart(small, dense, x) < before
+    assert isinstance(dense.mix, nn.MultiheadAttention)
 
 
 def test_of_large_batches_some_positions_are_enough() -> None:

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 
+from tenfold.compress.recovery.distill import cosine_distance
 from tenfold.compress.recovery.tune import tune
 from tenfold.core.errors import OptionError
 
@@ -32,6 +33,16 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_validation_in_float32() -> 
     assert set(seen) == {(True, torch.bfloat16), (False, torch.float32)}
     assert model.weight.dtype == torch.float32
     assert tuned.trace[-1].valid_accuracy is not None and tuned.trace[-1].valid_accuracy > 0.9
+
+
+def test_the_angle_to_a_teacher_is_taken_in_float32_whatever_the_products_are_computed_in() -> None:
+    """In bfloat16 the cosine of vectors that are nearly parallel rounds to 1, and leaves nothing to learn."""
+    student, teacher = torch.tensor([[1.0, 0.03125]]), torch.tensor([[1.0, 0.0]])
+    wanted = cosine_distance(student, teacher).item()
+    assert wanted == pytest.approx(0.5 * 0.03125**2, rel=0.01)
+    with torch.autocast("cpu", torch.bfloat16):
+        given = cosine_distance(student.bfloat16(), teacher.bfloat16())
+    assert given.item() == pytest.approx(wanted)
 
 
 def test_precisions_follow_one_another_and_leave_no_state() -> None:

@@ -38,6 +38,7 @@ def collect(
     max_patch: int = MAX_PATCH,
     max_bytes: int = MAX_BYTES,
     positions: int | None = POSITIONS,
+    microbatch: int | None = None,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> Statistics:
@@ -56,7 +57,8 @@ def collect(
         want: `input_covariance`, `input_absolute`, `patch_moment`, `output_covariance`,
             `gradient_covariance`, `fisher_rows`; each brings the fields of `SiteStatistics` that go with it.
         samples: read no more than so many.
-        forward: called as `forward(model, batch)` with the whole batch, brought to the model's device.
+        forward: called as `forward(model, batch)` with the whole batch, inputs and labels, or a microbatch
+            of it, brought to the model's device.
         loss: "labels" takes the cross-entropy of the given labels (the empirical Fisher), "sampled" that of
             labels drawn from the model's predictions (the true one). By default the labels where there are
             some. "gaussian" is for outputs that are not logits, such as embeddings: it stands for their
@@ -68,14 +70,19 @@ def collect(
         positions: of the positions that one call of a layer brings (pixels of a batch, tokens), about so
             many are looked at, on a grid with a random start, but 8 for each row of a moment at least. None
             looks at all; `input_absolute` and `fisher_rows` always do, and the indices of tables all count.
+        microbatch: run batches in pieces of so many samples, so that only the activations of one piece wait
+            for the backward pass; None: whole batches. What is found is the same up to rounding, for samples
+            are summed over, and the same labels are drawn; where positions are thinned, as many are looked
+            at, but others. Not for models or losses in which the samples of a batch meet (contrastive ones;
+            batch norms do not count, as they are in evaluation mode).
         seed: of the labels drawn, and of where the positions start; torch's own generators are not touched.
-        progress: called after each batch with the number of samples so far.
+        progress: called after each batch, or microbatch, with the number of samples so far.
 
     Raises:
         UnknownNameError: if `want` names no statistic.
         OptionError: for an option outside its range.
-        DataError: if there are no samples, if the model cannot take them, if labels are no class numbers, or
-            if what a site saw is not finite.
+        DataError: if there are no samples, if the model cannot take them, if labels are no class numbers, if
+            a batch cannot be cut into microbatches, or if what a site saw is not finite.
         ShapeError: if the outputs are not logits, or do not fit the labels.
         ModelError: if no site was called, or the loss depends on none.
         SelectionError: if a site is not of this model.
@@ -90,15 +97,14 @@ def collect(
     """
     weights = fingerprint(model)
     model = opened(model)
-    request = Request(named(want), samples, loss, max_patch, max_bytes, seed, positions)
+    request = Request(named(want), samples, loss, max_patch, max_bytes, seed, positions, microbatch)
     watches = {site.name: Watch(layers_of(model, site), request.want, max_patch) for site in sites}
     state = Run(max_bytes, seed, positions)
     rows = max((watch.rows for watch in watches.values()), default=1)
     needs = f"The largest moment has {rows} rows, and takes as many positions of samples to have full rank."
+    read = drawn(batches, samples, device_of(model), needs, microbatch)
     with observed(model, request.backward), watching(watches, state):
-        count = _read(
-            model, drawn(batches, samples, device_of(model), needs), request, state, forward, progress
-        )
+        count = _read(model, read, request, state, forward, progress)
     asked = [watch for watch in watches.values() if not watch.skipped]
     if asked and not any(watch.count for watch in asked):
         raise ModelError(
@@ -137,6 +143,7 @@ def collected(
     max_patch: int = MAX_PATCH,
     max_bytes: int = MAX_BYTES,
     positions: int | None = POSITIONS,
+    microbatch: int | None = None,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
 ) -> Statistics:
@@ -144,13 +151,14 @@ def collected(
 
     The cache serves when the model's weights are those that it was made with, when it has all sites and
     statistics wanted, and when `samples`, `loss`, `max_patch`, `positions` and `seed` are the same. Of the
-    data and of a `loss` or `forward` of your own it knows nothing: name another file when you change them.
+    data, how they are cut into batches and microbatches, and of a `loss` or `forward` of your own it knows
+    nothing: name another file when you change them.
 
     Raises:
         CheckpointError: if the file exists and holds no statistics; it is not overwritten.
         TargetError: if the file cannot be written.
     """
-    request = Request(named(want), samples, loss, max_patch, max_bytes, seed, positions)
+    request = Request(named(want), samples, loss, max_patch, max_bytes, seed, positions, microbatch)
     if Path(cache).exists():
         known = Statistics.load(cache)
         if _serves(known, sites, request) and known.weights == fingerprint(model):
@@ -158,7 +166,8 @@ def collected(
     check_file(cache)
     fresh = collect(
         model, batches, sites, want=request.want, samples=samples, forward=forward, loss=loss,
-        max_patch=max_patch, max_bytes=max_bytes, positions=positions, seed=seed, progress=progress,
+        max_patch=max_patch, max_bytes=max_bytes, positions=positions, microbatch=microbatch, seed=seed,
+        progress=progress,
     )  # fmt: skip
     fresh.save(cache)
     return fresh
@@ -178,10 +187,10 @@ def _read(
     forward: Forward | None,
     progress: Callable[[int], object] | None,
 ) -> int:
-    """Run the model on all batches; the number of samples."""
+    """Run the model on all batches, forward and backward one by one; the number of samples."""
     total = 0
     for batch in batches:
-        state.samples = batch.count
+        state.samples, state.whole = batch.count, batch.whole
         state.alone = forward is None and not wants_gradient(batch.batch)
         outputs = _outputs(model, batch, forward)
         if request.backward:

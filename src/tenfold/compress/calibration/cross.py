@@ -69,27 +69,39 @@ class CrossSums:
 
         Of a large batch, positions on a grid with a random start are looked at.
         """
-        layer, order, groups = self.layer, order_of(self.layer) or 0, getattr(self.layer, "groups", 1)
-        x, y = batched(x, order), batched(y, order)
-        if layer.bias is not None:
-            y = y - layer.bias.detach().reshape(-1, *[1] * order)  # type: ignore[operator]
-        if order:
-            kept = spread(y.shape[2:], len(y), self.limit, self.generator)
-            p, y = next(patch_matrices(x, layer, WHOLE, kept)), y[(slice(None), slice(None), *kept)]
-        else:
-            (rows,) = spread((y.shape[:-1].numel(),), 1, self.limit, self.generator)
-            p, y = channel_matrix(x.flatten(0, -2)[rows], 0), y.flatten(0, -2)[rows]
-        self._add(p, channel_matrix(y, order, groups))
+        p, outputs = self.columns(x, y)
+        self.add_columns(p, outputs)
 
-    def _add(self, p: Tensor, y: Tensor) -> None:
-        y = y.to(p.dtype)
-        self.sums.add("p", p.sum(-1))
+    def columns(self, x: Tensor, *outputs: Tensor) -> list[Tensor]:
+        """At the positions that are looked at next: the patches of x, (*g, k, positions), and what has the
+        shape of the outputs, less the bias, each (*g, o, positions)."""
+        layer, order, groups = self.layer, order_of(self.layer) or 0, getattr(self.layer, "groups", 1)
+        x, maps = batched(x, order), [self._free(batched(y, order), order) for y in outputs]
+        if order:
+            kept = spread(maps[0].shape[2:], len(x), self.limit, self.generator)
+            p = next(patch_matrices(x, layer, WHOLE, kept))
+            at = [y[(slice(None), slice(None), *kept)] for y in maps]
+        else:
+            (rows,) = spread((x.shape[:-1].numel(),), 1, self.limit, self.generator)
+            p, at = channel_matrix(x.flatten(0, -2)[rows], 0), [y.flatten(0, -2)[rows] for y in maps]
+        return [p, *(channel_matrix(y, order, groups).to(p.dtype) for y in at)]
+
+    def _free(self, y: Tensor, order: int) -> Tensor:
+        """Outputs without the bias."""
+        bias: Tensor | None = self.layer.bias  # type: ignore[assignment]
+        return y if bias is None else y - bias.detach().reshape(-1, *[1] * order)
+
+    def add_columns(self, p: Tensor, y: Tensor, known: CrossMoments | None = None) -> None:
+        """Add a call as `columns` gives it; patches whose moments are known are not summed again."""
+        if known is None:
+            self.sums.add("p", p.sum(-1))
+            self.sums.add("pp", p @ p.mT)
         self.sums.add("y", y.sum(-1))
-        self.sums.add("pp", p @ p.mT)
         self.sums.add("yp", y @ p.mT)
         self.sums.add("yy", y.square().sum((-2, -1)))
         self.count += p.shape[-1]
 
-    def moments(self) -> CrossMoments:
-        """The means."""
-        return CrossMoments(**{n: total.double() / self.count for n, total in self.sums.totals.items()})
+    def moments(self, known: CrossMoments | None = None) -> CrossMoments:
+        """The means; those of the patches may be known from the same positions."""
+        means = {n: total.double() / self.count for n, total in self.sums.totals.items()}
+        return CrossMoments(**means) if known is None else replace(known, **means)

@@ -1,14 +1,18 @@
-"""Running a model on several batches in step: all stand still before a layer until they are told to go on."""
+"""Running a model on several batches in step: all stand still before a layer, or a ReLU, until told to."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tenfold.compress.batches import Forward, outputs_of
+from tenfold.compress.calibration.ramps import Relus
+
+Stop = nn.Module | int
+"""Where a pass stands still: before a layer, or before the ReLU of a number, counted from 0 in every pass."""
 
 _current = threading.local()
 
@@ -16,17 +20,22 @@ _current = threading.local()
 class Walk:
     """A forward pass on one batch, in a thread of its own, which runs only while `next` waits for it."""
 
-    def __init__(self, model: nn.Module, batch: Any, forward: Forward | None) -> None:
-        self._call = model, batch, forward
+    def __init__(
+        self, model: nn.Module, batch: Any, forward: Forward | None, relus: Collection[int] = ()
+    ) -> None:
+        self._call, self._relus = (model, batch, forward), frozenset(relus)
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self._at: tuple[nn.Module, Tensor] | None = None
+        self._at: tuple[Stop, Tensor] | None = None
         self._error: BaseException | None = None
         self._cancelled = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def next(self) -> tuple[nn.Module, Tensor] | None:
-        """Go on to the next call of a layer that is watched: the layer and its input; None at the end."""
+    def next(self) -> tuple[Stop, Tensor] | None:
+        """Go on to the next call that is watched: the layer, or the number of the ReLU, and its input.
+
+        None at the end.
+        """
         self._at = None
         if self._thread.is_alive():
             self._go.release()
@@ -42,9 +51,9 @@ class Walk:
             self._go.release()
             self._thread.join()
 
-    def stand_still(self, layer: nn.Module, x: Tensor) -> None:
+    def stand_still(self, stop: Stop, x: Tensor) -> None:
         """Wait in the thread of the pass."""
-        self._at = layer, x
+        self._at = stop, x
         self._stopped.release()
         self._go.acquire()
         if self._cancelled:
@@ -55,13 +64,17 @@ class Walk:
         _current.walk = self
         try:
             if not self._cancelled:
-                with torch.no_grad():
+                with torch.no_grad(), Relus(self._before_relu) if self._relus else nullcontext():
                     outputs_of(*self._call)
         except _Cancelled:
             pass
         except Exception as error:
             self._error = error
         self._stopped.release()
+
+    def _before_relu(self, number: int, x: Tensor) -> None:
+        if number in self._relus:
+            self.stand_still(number, x)
 
 
 class _Cancelled(BaseException):
@@ -70,11 +83,12 @@ class _Cancelled(BaseException):
 
 @contextmanager
 def in_step(
-    model: nn.Module, layers: Iterable[nn.Module], batches: Sequence[Any], forward: Forward | None = None
+    model: nn.Module, stops: Iterable[Stop], batches: Sequence[Any], forward: Forward | None = None
 ) -> Iterator[list[Walk]]:
     """A walk of the model for every batch; each stands still before each call of one of the layers.
 
     Between two calls of `next` weights may be changed: a pass that stands before a layer has not used it yet.
+    What comes to a ReLU may be changed in place.
     All activations that the passes still need are held meanwhile.
 
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -83,9 +97,13 @@ def in_step(
     [(4, 2), (3, 2)]
     """
     with ExitStack() as stack:
-        for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(_stand_still, with_kwargs=True).remove)
-        walks = [Walk(model, batch, forward) for batch in batches]
+        relus = []
+        for stop in stops:
+            if isinstance(stop, int):
+                relus.append(stop)
+            else:
+                stack.callback(stop.register_forward_pre_hook(_stand_still, with_kwargs=True).remove)
+        walks = [Walk(model, batch, forward, relus) for batch in batches]
         for walk in walks:
             stack.callback(walk.cancel)
         yield walks

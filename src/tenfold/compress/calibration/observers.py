@@ -31,8 +31,8 @@ class Observer(ABC):
         """Add one call."""
 
     def result(self, samples: int) -> dict[str, Tensor]:
-        """Statistics by name; of gradients that never came, none."""
-        return self.sums.mean(samples if self.backward else self.count)
+        """Statistics by name, which take the place of the sums; of gradients that never came, none."""
+        return self.sums.mean_(samples if self.backward else self.count)
 
     @staticmethod
     def refusal(width: int, max_patch: int) -> str:

@@ -83,7 +83,9 @@ def patch_matrices(
             yield matrix if groups == 1 else matrix.unflatten(0, (groups, -1))
 
 
-def spread(counts: Sequence[int], samples: int, limit: int, generator: torch.Generator) -> tuple[slice, ...]:
+def spread(
+    counts: Sequence[int], samples: float, limit: int, generator: torch.Generator
+) -> tuple[slice, ...]:
     """Slices of the output axes that leave about `limit` positions of a batch: a grid with a random start.
 
     >>> [s.step for s in spread((8, 8), 100, 1600, torch.Generator().manual_seed(1))]

@@ -38,6 +38,7 @@ class Request:
     max_bytes: int
     seed: int
     positions: int | None = None
+    microbatch: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.want:
@@ -55,6 +56,10 @@ class Request:
             )
         if self.positions is not None and self.positions < 1:
             raise OptionError(f"positions came as {self.positions}.", "Give 1 or more, or None for all.")
+        if self.microbatch is not None and self.microbatch < 1:
+            raise OptionError(
+                f"microbatch came as {self.microbatch}.", "Give 1 or more, or None for whole batches."
+            )
 
     @property
     def backward(self) -> bool:

@@ -1,6 +1,6 @@
-"""Taking batches apart: inputs, labels, and so many samples."""
+"""Taking batches apart: inputs, labels, so many samples, and so many at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,24 +14,33 @@ from tenfold.core.errors import DataError
 
 @dataclass(frozen=True)
 class Samples:
-    """A batch on the model's device, its two parts, and the length of the first axis of its tensors."""
+    """A batch on the model's device, its two parts, and the length of the first axis of its tensors.
+
+    Or a piece of a batch, which has `whole` samples.
+    """
 
     batch: Any
     inputs: Any
     labels: Any
     count: int
+    whole: int
 
 
 def drawn(
-    batches: Iterable[Any], limit: int | None, device: torch.device, needs: str = ""
+    batches: Iterable[Any],
+    limit: int | None,
+    device: torch.device,
+    needs: str = "",
+    microbatch: int | None = None,
 ) -> Iterator[Samples]:
     """The batches, at most `limit` samples in all: the last batch is cut, and none is read after it.
 
     A tuple or list of two is (inputs, labels), of one is inputs; anything else is inputs. `needs` is what the
-    message says of how many samples it takes, if there are none.
+    message says of how many samples it takes, if there are none. Batches come in pieces of `microbatch`
+    samples, each brought to the device when its turn comes.
 
     Raises:
-        DataError: if there is no sample at all, or one batch came in place of several.
+        DataError: if there is no sample at all, one batch came in place of several, or one cannot be cut.
 
     >>> pairs = [(torch.ones(4, 2), torch.zeros(4))] * 3
     >>> [(s.count, s.labels.shape) for s in drawn(pairs, 6, torch.device("cpu"))]
@@ -43,9 +52,9 @@ def drawn(
         count = length(batch)
         if limit is not None and count > limit - seen:
             batch, count = mapped(batch, partial(_cut, length=count, kept=limit - seen)), limit - seen
-        if count:
-            batch = placed(batch, device)
-            yield Samples(batch, *parts(batch), count)
+        for piece, size in pieces(batch, count, microbatch):
+            piece = placed(piece, device)
+            yield Samples(piece, *parts(piece), size, count)
         seen += count
         if seen == limit:
             break
@@ -54,6 +63,63 @@ def drawn(
             "There are no batches to calibrate with.",
             f"Pass a list or DataLoader of inputs; a generator can be read only once.{needs and ' '}{needs}",
         )
+
+
+def pieces(batch: Any, count: int, size: int | None) -> Iterator[tuple[Any, int]]:
+    """A batch of `count` samples in views of `size` each, and how many the view has: the last has the rest.
+
+    Numbers, tensors without axes and whatever else is no tensor go with every piece.
+
+    Raises:
+        DataError: if a tensor has not one row for each sample, or samples are held in a list.
+
+    >>> [(x["a"].tolist(), n) for x, n in pieces({"a": torch.arange(3), "b": 0.5}, 3, 2)]
+    [([0, 1], 2), ([2], 1)]
+    """
+    if size is None or size >= count:
+        if count:
+            yield batch, count
+        return
+    _check_rows(batch, count)
+    for start in range(0, count, size):
+        rows = slice(start, min(count, start + size))
+        yield mapped(batch, partial(_rows, rows=rows)), rows.stop - rows.start
+
+
+def few(batch: Any, size: int = 8) -> Any:
+    """The first samples of a batch, for what the model alone decides; the batch itself where it is not cut.
+
+    >>> few((torch.zeros(99, 3), torch.zeros(99)))[0].shape
+    torch.Size([8, 3])
+    """
+    try:
+        return next(pieces(batch, length(batch), size))[0]
+    except DataError:
+        return batch
+
+
+def _check_rows(part: Any, count: int) -> None:
+    """Raise DataError if it is not clear which of it belongs to which sample."""
+    held = isinstance(part, Mapping) or (isinstance(part, tuple | list) and any(True for _ in tensors(part)))
+    if held:
+        for value in part.values() if isinstance(part, Mapping) else part:
+            _check_rows(value, count)
+    elif isinstance(part, Tensor):
+        if part.ndim and len(part) != count:
+            raise DataError(
+                f"a batch of {count} samples holds a tensor {described(part)}, which cannot be cut "
+                "sample by sample.",
+                "Give every tensor one row for each sample (`expand` copies none), or microbatch=None.",
+            )
+    elif isinstance(part, Sized) and not isinstance(part, str) and len(part) == count:
+        raise DataError(
+            f"a batch holds its {count} samples in a {type(part).__name__}, which is not cut.",
+            "Give them as tensors, or microbatch=None and smaller batches.",
+        )
+
+
+def _rows(x: Tensor, rows: slice) -> Tensor:
+    return x[rows] if x.ndim else x
 
 
 def _check_several(batches: Any) -> None:

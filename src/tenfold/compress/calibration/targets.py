@@ -1,6 +1,6 @@
 """The loss whose gradients calibration takes: by given labels, or by what the model itself draws."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -84,8 +84,24 @@ def sampled_loss(logits: Tensor, generator: torch.Generator) -> Tensor:
     """
     classes_first = logits.movedim(-1, 1) if logits.ndim == 3 else logits
     plain = classes_first.detach().float()
-    noise = torch.empty_like(plain).exponential_(generator=generator)
+    noise = by_rows(plain, lambda row: row.exponential_(generator=generator))
     return _cross_entropy(classes_first, (plain - noise.log()).argmax(1))
+
+
+def by_rows(like: Tensor, draw: Callable[[Tensor], object]) -> Tensor:
+    """Random numbers of the shape of a tensor, row by row: the same however samples are cut into batches.
+
+    >>> state = torch.Generator().manual_seed(0)
+    >>> both = by_rows(torch.ones(2, 3), lambda row: row.normal_(generator=state))
+    >>> state = state.manual_seed(0)
+    >>> ones = [by_rows(torch.ones(1, 3), lambda row: row.normal_(generator=state)) for _ in range(2)]
+    >>> torch.equal(both, torch.cat(ones))
+    True
+    """
+    drawn = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    for row in drawn:
+        draw(row)
+    return drawn
 
 
 def numbers_of(outputs: Any) -> Tensor:
@@ -113,7 +129,7 @@ def gaussian_loss(outputs: Tensor, generator: torch.Generator) -> Tensor:
     torch.Size([3, 2])
     """
     wide = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-    return (wide * torch.empty_like(wide).normal_(generator=generator)).sum()
+    return (wide * by_rows(wide.detach(), lambda row: row.normal_(generator=generator))).sum()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

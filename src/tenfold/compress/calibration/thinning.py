@@ -24,13 +24,15 @@ class Thinning:
 
     positions: int | None
     generator: torch.Generator = field(default_factory=torch.Generator)
+    parts: float = 1.0
+    """In how many pieces the batch is run: each looks at its share of the positions of a call."""
 
     def slices(self, counts: Sequence[int], samples: int, rows: int) -> tuple[slice, ...]:
         """Slices of the position axes for a moment of so many rows; none where all positions are kept."""
-        limit = max(self.positions or 0, PER_ENTRY * rows)
-        if self.positions is None or samples * math.prod(counts) <= limit:
+        limit, whole = max(self.positions or 0, PER_ENTRY * rows), samples * self.parts
+        if self.positions is None or whole * math.prod(counts) <= limit:
             return ()
-        return spread(counts, samples, limit, self.generator)
+        return spread(counts, whole, limit, self.generator)
 
     def __call__(self, x: Tensor, axis: int, rows: int) -> Tensor:
         """A tensor (N, channels, *positions) if `axis` is 1, or (*positions, channels), thinned.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ class Run:
     positions: int | None = None
     """Of a call, about so many are looked at."""
     samples: int = 0
-    """Samples in the batch at hand."""
+    """Samples in the batch at hand, or in the piece of it."""
+    whole: int = 0
+    """Samples in the batch of which that is a piece."""
     alone: bool = False
     """Whether gradients can come by the probes alone; one of them then serves all that follows it."""
     called: list["Watch"] = field(default_factory=list)
@@ -42,7 +44,8 @@ class Run:
     @property
     def setting(self) -> Setting:
         """For the calls of the batch at hand."""
-        return Setting(self.samples, self.max_bytes, self.thinning)
+        thinning = replace(self.thinning, parts=self.whole / self.samples)
+        return Setting(self.samples, self.max_bytes, thinning)
 
     def probe(self, device: torch.device) -> Tensor:
         """A zero to add to outputs: what it is added to has a gradient, whatever came before."""

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from tenfold.compress.recovery.features import relative_square
+from tenfold.compress.recovery.features import at_least_single, relative_square
 from tenfold.core.errors import OptionError, ShapeError
 
 Outputs = Literal["logits", "square", "cosine"]
@@ -105,7 +105,7 @@ def square_distance(outputs: Tensor, teacher: Tensor) -> Tensor:
 
 
 def cosine_distance(outputs: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cos of the angle between vectors along the last axis, the mean over all others.
+    """1 - cos of the angle between vectors along the last axis, in float32 at least, the mean of all.
 
     Raises:
         ShapeError: if the shapes differ.
@@ -115,6 +115,7 @@ def cosine_distance(outputs: Tensor, teacher: Tensor) -> Tensor:
     1.0
     """
     _check_shapes(outputs, teacher)
+    outputs, teacher = at_least_single(outputs), at_least_single(teacher)
     return (1 - F.cosine_similarity(outputs, teacher, dim=-1)).mean()
 
 

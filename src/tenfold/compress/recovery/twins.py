@@ -1,15 +1,18 @@
 """The sites of a compressed model beside those of the dense one, in the order of the forward pass."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tenfold.compress.batches import Forward, outputs_of
+from tenfold.compress.calibration.lockstep import Stop
 from tenfold.compress.calibration.patches import order_of
+from tenfold.compress.calibration.ramps import Ramp, ramps_behind
 from tenfold.compress.calibration.streams import received_by
-from tenfold.compress.opening import opened
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.shift import followed_by_norm
 from tenfold.core.errors import SelectionError
@@ -19,38 +22,85 @@ from tenfold.nn import FactorizedLayer
 
 @dataclass(frozen=True)
 class TwinSite:
-    """A factorized layer, the dense one it was, the batch norm behind it (its name, its running means in both
-    models), and the modules that receive their outputs added to something else."""
+    """A layer, the dense one it was, what the plan made of it (None: it stayed dense), the batch norm behind
+    (its name, its running means in both models), where both passes are when the outputs have been added to
+    something else, and, if that is before a ReLU which alone sees the sum, the slopes of the sum in them."""
 
     module: str
-    layer: FactorizedLayer
+    layer: nn.Module
     source: nn.Module
-    plan: LayerPlan
+    plan: LayerPlan | None
     norm: str | None
     means: tuple[Tensor, Tensor] | None
-    receivers: tuple[nn.Module, nn.Module] | None
+    receivers: tuple[Stop, Stop] | None
+    slope: Tensor | None = None
 
     @property
     def name(self) -> str:
         return f"{self.module}.weight"
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a bias or a normalisation takes a shift of the outputs up."""
+        if self.plan is not None:
+            return self.plan.metric is not None and self.plan.metric.centred
+        return self.biases()[1] is not None or self.means is not None
+
+    @property
+    def norm_shifts(self) -> bool:
+        """Whether it is the batch norm that does."""
+        return self.is_free and self.biases()[1] is None and self.norm is not None
+
+    def biases(self) -> tuple[Tensor | None, Tensor | None]:
+        """Of the dense layer and of the layer as it is now."""
+        return self.source._parameters.get("bias"), self.layer._parameters.get("bias")
+
+    def weight(self) -> Tensor:
+        """The weight as it is now."""
+        layer = self.layer
+        weight = layer.weight.dense() if isinstance(layer, FactorizedLayer) else layer.get_parameter("weight")
+        return weight.detach()
+
+    def moved(self) -> Tensor | float:
+        """What the batch norm behind adds to the outputs by subtracting another mean than the dense one."""
+        return 0.0 if self.means is None else self.means[1] - self.means[0]
+
 
 def sites_in_order(
-    model: nn.Module, dense: nn.Module, plan: Plan, batch: Any, forward: Forward | None
+    model: nn.Module,
+    dense: nn.Module,
+    plan: Plan,
+    batch: Any,
+    forward: Forward | None,
+    ramps: bool = True,
+    dense_too: bool = False,
 ) -> Sequence[TwinSite]:
     """The sites of the plan that are called once, in the order of these calls: linear layers and
-    convolutions. Tables, transposed convolutions and bilinear layers are left as they are fitted."""
+    convolutions. Tables, transposed convolutions and bilinear layers are left as they are fitted. Without
+    `ramps` nobody looks for a ReLU behind them. With `dense_too`, layers that stayed dense behind the first
+    of them are there as well, unless others have the same weight. `dense` is opened."""
     _check(model, plan)
-    dense = opened(dense)
     norms = {
         layer: norm for layer, norm in followed_by_norm(dense, batch, forward).items() if _keeps(dense, norm)
     }
     order = _called(dense, batch, forward)
     known = {name for name in plan.layers if order_of(dense.get_submodule(name)) is not None}
     names = [name for name in order if name in known and order.count(name) == 1]
-    receivers = received_by(dense, names, batch, forward)
+    if dense_too and names:
+        after = order[order.index(names[0]) :]
+        known |= _own_weights(model)
+        names = [name for name in after if name in known and order.count(name) == 1]
+    scaled = [name for name in names if name not in norms or _same_scale(model, dense, norms[name])]
+    relus = ramps_behind(dense, scaled, batch, forward) if ramps else {}
+    receivers = received_by(dense, [n for n in names if n not in relus], batch, forward)
     direct = {a: b for a, b in receivers.items() if _follows(order, a, b, names)}
-    return [_site(model, dense, plan, name, norms.get(name), direct.get(name)) for name in names]
+    sites = [_site(model, dense, plan, name, norms.get(name), direct.get(name)) for name in names]
+    return [_before(site, relus[site.module]) if site.module in relus else site for site in sites]
+
+
+def _before(site: TwinSite, ramp: Ramp) -> TwinSite:
+    """A site whose output ends in a ReLU, which is the same in both passes."""
+    return replace(site, receivers=(ramp.number, ramp.number), slope=ramp.slope)
 
 
 def _follows(order: Sequence[str], layer: str, receiver: str, names: Sequence[str]) -> bool:
@@ -62,10 +112,23 @@ def _site(
     model: nn.Module, dense: nn.Module, plan: Plan, name: str, norm: str | None, receiver: str | None
 ) -> TwinSite:
     layer, source = model.get_submodule(name), dense.get_submodule(name)
-    assert isinstance(layer, FactorizedLayer)
+    chosen = plan.layers[name]["weight"] if name in plan.layers else None
     means = None if norm is None else (_mean(model, norm), _mean(dense, norm))
     both = None if receiver is None else (model.get_submodule(receiver), dense.get_submodule(receiver))
-    return TwinSite(name, layer, source, plan.layers[name]["weight"], norm, means, both)
+    return TwinSite(name, layer, source, chosen, norm, means, both)
+
+
+def _same_scale(model: nn.Module, dense: nn.Module, norm: str) -> bool:
+    """Whether a batch norm scales its inputs in both models alike: its variances were not estimated anew."""
+    small, twin = model.get_submodule(norm).state_dict(), dense.get_submodule(norm).state_dict()
+    return all(torch.equal(small[key], twin[key]) for key in {"weight", "running_var"} & set(twin))
+
+
+def _own_weights(model: nn.Module) -> set[str]:
+    """The dense layers whose weight is in no other place."""
+    places = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+    layers = {name: m for name, m in model.named_modules() if order_of(m) is not None}
+    return {name for name, layer in layers.items() if places[id(layer.weight)] == 1}
 
 
 def _keeps(model: nn.Module, norm: str) -> bool:

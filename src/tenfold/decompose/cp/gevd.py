@@ -112,7 +112,7 @@ def rank_one(terms: Num[Array, "r *shape"], generator: Any) -> list[Num[Array, "
     if not rest:
         return [terms]
     matrices = xp.reshape(terms, (count, size, -1))
-    adjoints = conjugate(xp.matrix_transpose(matrices))
+    adjoints = adjoint(matrices)
     right = adjoints @ normal((count, size, 1), like=terms, generator=generator)
     for _ in range(POWER_STEPS):
         left = _unit(matrices @ right)

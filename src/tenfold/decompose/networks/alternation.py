@@ -5,13 +5,13 @@ import math
 from tenfold.core.arrays import Array, device_of, epsilon, is_complex, namespace
 from tenfold.core.network import Network
 from tenfold.decompose.base import norm, relative
+from tenfold.decompose.local_problem import inner
 from tenfold.decompose.networks.factor_problem import (
     Designs,
     Gradients,
     Grams,
     arranged,
     columns,
-    inner,
     least_norm,
     refolded,
     solve_stack,

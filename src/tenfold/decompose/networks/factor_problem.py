@@ -8,10 +8,9 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from tenfold.core.arrays import Array, conjugate, epsilon, is_complex, namespace
+from tenfold.core.arrays import Array, adjoint, epsilon, is_complex, namespace
 from tenfold.core.linalg import solve_psd
 from tenfold.core.network import Axes, Network
-from tenfold.decompose.base import number
 from tenfold.decompose.networks.double_layer import Point, closures, conjugates, lone, primed
 from tenfold.decompose.networks.environments import Environments, Target
 from tenfold.decompose.networks.gauge import carriers
@@ -175,18 +174,10 @@ def solve_stack(grams: Array, rhs: Array) -> Array:
     w, v = xp.linalg.eigh(grams * scale * xp.matrix_transpose(scale))
     kept = w > grams.shape[-1] * epsilon(grams) * xp.max(w, axis=-1, keepdims=True)
     inverse = xp.where(kept, 1.0 / xp.where(kept, w, 1.0), 0.0)[..., None]
-    vh = xp.matrix_transpose(conjugate(v))
-    return scale * xp.matmul(v, inverse * xp.matmul(vh, scale * rhs))
+    return scale * xp.matmul(v, inverse * xp.matmul(adjoint(v), scale * rhs))
 
 
 def least_norm(design: Array, rhs: Array) -> Array:
     """The smallest F with B F = T for stacks of wide matrices B: Bᴴ (B Bᴴ)⁺ T."""
-    xp = namespace(design)
-    wide = xp.matrix_transpose(conjugate(design))
+    xp, wide = namespace(design), adjoint(design)
     return xp.matmul(wide, solve_stack(xp.matmul(design, wide), rhs))
-
-
-def inner(a: Array, b: Array) -> float:
-    """Re⟨a, b⟩."""
-    xp = namespace(a, b)
-    return number(xp.sum(conjugate(a) * b))

@@ -7,8 +7,7 @@ from typing import NamedTuple
 from tenfold.core.arrays import Array, epsilon, namespace
 from tenfold.core.errors import OptionError
 from tenfold.decompose.base import check_steps, norm
-from tenfold.decompose.local_problem import At, Local, Minimum, Point, added, dot, size
-from tenfold.decompose.networks.factor_problem import inner
+from tenfold.decompose.local_problem import At, Local, Minimum, Point, added, dot, inner, size
 
 SEARCH_STEPS = 25
 """Most values for one line search."""

@@ -3,7 +3,7 @@
 from functools import cached_property
 from math import prod
 
-from tenfold.core.arrays import Array, adjoint, conjugate, device_of, epsilon, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, epsilon, namespace
 from tenfold.core.contraction import lower_contraction
 from tenfold.core.network import Network
 from tenfold.core.program import run
@@ -91,7 +91,7 @@ class NetworkResidual(Local):
     def _block_solve(self, k: int, residual: Array, shift: float) -> Array:
         xp = namespace(residual)
         w, v = self._blocks[k]
-        vh = xp.matrix_transpose(conjugate(v))
+        vh = adjoint(v)
         inside = xp.matmul(vh, columns(self.network, k, residual)) / (w + shift)[..., None]
         return refolded(self.network, k, xp.matmul(v, inside))
 
