@@ -3,12 +3,10 @@
 import copy
 import io
 import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -279,16 +277,3 @@ def test_tensors_that_something_acts_on_are_refused_and_nothing_is_changed() -> 
     with pytest.raises(UnsupportedError, match="cannot be turned into pairs of reals"):
         in_pairs_(model)
     assert type(first.weight) is FactorizedTensor and first.bias.is_complex()
-
-
-def test_pairs_train_under_distributed_data_parallel(tmp_path: Path) -> None:
-    store = dist.FileStore(str(tmp_path / "store"), 1)
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        layer = in_pairs_(FactorizedLinear(6, 4, rank=2, dtype=torch.complex64))
-        model, x = nn.parallel.DistributedDataParallel(layer), torch.randn(5, 6, dtype=torch.complex64)
-        assert_equal(model(x), layer(x), "in parallel")
-        model(x).abs().sum().backward()
-        assert all(p.grad is not None and not p.grad.is_complex() for p in model.parameters())
-    finally:
-        dist.destroy_process_group()

@@ -106,5 +106,6 @@ def test_a_pass_that_stands_before_a_relu_goes_on_with_what_is_put_there() -> No
         torch.testing.assert_close(second[1].relu(), model(x))
         second[1].copy_(-torch.ones_like(second[1]))
         assert walk.next() is None
+        assert walk.next() is None  # however often
     with in_step(model, [0], [x, x]) as walks:  # left where it stands
         assert [walk.next()[0] for walk in walks] == [0, 0]  # type: ignore[index]

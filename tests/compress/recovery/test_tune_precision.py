@@ -106,6 +106,7 @@ def test_options_out_of_range_are_an_error(options: dict[str, object], problem: 
 
 
 PROGRAM = """
+import gc
 import sys
 import torch
 from torch import nn
@@ -145,6 +146,7 @@ for batch, labels in joint * 2:
         parameter.data -= 0.1 * slope
 torch.testing.assert_close(one.weight, twin.weight)
 assert len(told) == (3 if torch.distributed.get_rank() == 0 else 0)
+gc.collect()
 torch.distributed.destroy_process_group()
 """
 

@@ -27,7 +27,7 @@ class Walk:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._at: tuple[Stop, Tensor] | None = None
         self._error: BaseException | None = None
-        self._cancelled = False
+        self._cancelled = self._ended = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -37,7 +37,7 @@ class Walk:
         None at the end.
         """
         self._at = None
-        if self._thread.is_alive():
+        if not self._ended:
             self._go.release()
             self._stopped.acquire()
         if self._error is not None:
@@ -47,9 +47,8 @@ class Walk:
     def cancel(self) -> None:
         """End the pass where it stands."""
         self._cancelled = True
-        if self._thread.is_alive():
-            self._go.release()
-            self._thread.join()
+        self._go.release()
+        self._thread.join()
 
     def stand_still(self, stop: Stop, x: Tensor) -> None:
         """Wait in the thread of the pass."""
@@ -70,7 +69,9 @@ class Walk:
             pass
         except Exception as error:
             self._error = error
-        self._stopped.release()
+        finally:
+            self._ended = True
+            self._stopped.release()
 
     def _before_relu(self, number: int, x: Tensor) -> None:
         if number in self._relus:

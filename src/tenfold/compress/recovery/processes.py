@@ -4,6 +4,7 @@ In one process the model stays where it is. Started several times over by `accel
 every process trains a replica on its own device, and gradients are averaged.
 """
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ def accelerating(model: nn.Module, precision: Precision) -> Iterator[Accelerator
         if accelerator.num_processes > 1:
             model.to(accelerator.device)
         yield accelerator
+        if accelerator.num_processes > 1:
+            gc.collect()  # DDP refers to itself, and torch may stand still if it outlives its process group
 
 
 @contextmanager
