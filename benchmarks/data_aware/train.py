@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="resnet20", choices=list(networks))
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument(
+        "--precision", default="bf16", choices=["no", "bf16"], help="no: float32, faster without tiles (AMX)"
+    )
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
@@ -42,7 +45,7 @@ def main() -> None:
         schedule="cosine",
         patience=None,
         label_smoothing=0.05,
-        precision="bf16",
+        precision=args.precision,
         resume=args.out.with_suffix(".record"),
         progress=told,
     )

@@ -44,6 +44,7 @@ def with_option(call: tuple[str, ...], option: str, value: str) -> tuple[str, ..
         ("--select", "6=tucker2", "preset 'tucker2' cannot serve '6'"),
         ("--mean", "0.5", "Only one of --mean and --std is given"),
         ("--device", "abacus", "The device 'abacus' cannot be used"),
+        ("--input-shape", "1,²", "Give whole numbers with the batch first"),
         ("--input-shape", "1,3,8,8", "cannot take an input of shape (1, 3, 8, 8): RuntimeError"),
         ("--input-shape", "eight", "--input-shape came as 'eight'"),
         ("--batch-size", "0", "A batch needs size >= 1"),

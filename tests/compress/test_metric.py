@@ -78,6 +78,32 @@ def test_a_normalisation_behind_a_layer_is_seen() -> None:
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
 
 
+class Fork(nn.Module):
+    """Two layers in front of a normalisation each, of which others read the first one's output, too."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.norm, self.other, self.last = (nn.BatchNorm1d(4) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        y = self.first(x)
+        z = self.norm(y)
+        if self.way == "norm":
+            z = z + self.other(y)
+        if self.way == "sum":
+            z = z + y
+        z = self.last(self.second(z))
+        return (z, y) if self.way == "output" else z
+
+
+@pytest.mark.parametrize("way", ["norm", "sum", "output"])
+def test_a_normalisation_that_is_not_alone_behind_a_layer_does_not_count(way: str) -> None:
+    assert followed_by_norm(Fork("alone"), torch.zeros(2, 4)) == {"first": "norm", "second": "last"}
+    assert followed_by_norm(Fork(way), torch.zeros(2, 4)) == {"second": "last"}
+
+
 def test_shift_is_the_change_of_the_mean_output() -> None:
     x = torch.randn(50, 3, 5, 5, dtype=torch.float64) + 1
     w = torch.randn(4, 3, 2, 2, dtype=torch.float64)

@@ -106,7 +106,7 @@ def shape(text: str) -> tuple[int, ...]:
     (1, 3, 32, 32)
     """
     parts = text.replace("x", ",").split(",")
-    if len(parts) < 2 or not all(part.strip().isdigit() and int(part) for part in parts):
+    if len(parts) < 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
         raise OptionError(
             f"--input-shape came as '{text}'.", "Give whole numbers with the batch first, such as 1,3,32,32."
         )

@@ -39,7 +39,11 @@ def compress(
         typer.Option(min=0, help="Steps of refining factors in the metric, where it is not exact at once."),
     ] = 20,
     correct: Annotated[
-        bool, typer.Option(help="Let each layer make up for the errors of those before it.")
+        bool,
+        typer.Option(
+            help="Let each layer make up for the errors of those before it; takes memory for the activations "
+            "of all images between two layers, some fifteen times."
+        ),
     ] = True,
     calibrate: Annotated[
         int, typer.Option(min=1, help="Images of --data that the metric is made from.")

@@ -53,8 +53,9 @@ def compress(
     they calibrate the inner product in which weights are approximated (unless `statistics` of them are
     given); a `microbatch` of samples at a time, as `collect` says, takes less memory than whole batches. With
     `correct`, every site then makes up for the errors of those before it (`correct_`, which needs memory for
-    the activations of all `data` between two layers). In the end the statistics of batch normalisation are
-    estimated anew from whole batches, without gradients, where the correction has not set them.
+    some fifteen times the activations of all `data` between two layers, in microbatches or not). In the end
+    the statistics of batch normalisation are estimated anew from whole batches, without gradients, where the
+    correction has not set them.
 
     Raises:
         DataError: if `data` is an iterator, which can be read once only, or missing for `correct`; and what

@@ -1,6 +1,7 @@
 """Budgets in two units: one price for both, such that both bounds hold."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tenfold.core.errors import BudgetError
@@ -86,9 +87,10 @@ def _between(
             return ranks
         low, high = (share, high) if first > second else (low, share)
     for cut in () if met is not None else CUTS:
-        ranks = _mixed(rule, candidates, budget, limits, share, int(WHOLE * (1 - cut)))
-        if max(_used(candidates, ranks, limits)) <= 1:
-            return ranks
+        with suppress(BudgetError):
+            ranks = _mixed(rule, candidates, budget, limits, share, int(WHOLE * (1 - cut)))
+            if max(_used(candidates, ranks, limits)) <= 1:
+                return ranks
     if met is None:
         raise _unmet(budget)
     return met
@@ -121,5 +123,6 @@ def _used(candidates: Sequence[Candidate], ranks: Ranks, limits: Mapping[Unit, i
 
 def _unmet(budget: Budget) -> BudgetError:
     return BudgetError(
-        f"no ranks meet {budget} in both units.", "Allow more of one, or choose another preset."
+        f"no ranks were found that meet {budget} in both units.",
+        "Allow more of one, or choose another preset.",
     )

@@ -1,5 +1,8 @@
 """Finding the ReLU behind a layer, and standing still before it."""
 
+import threading
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import nn
@@ -109,3 +112,47 @@ def test_a_pass_that_stands_before_a_relu_goes_on_with_what_is_put_there() -> No
         assert walk.next() is None  # however often
     with in_step(model, [0], [x, x]) as walks:  # left where it stands
         assert [walk.next()[0] for walk in walks] == [0, 0]  # type: ignore[index]
+
+
+class Deaf(nn.Module):
+    """Goes on whatever its first layer raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with suppress(BaseException):
+            x = self.first(x)
+        y: torch.Tensor = self.second(x)
+        return y
+
+
+def test_a_pass_that_does_not_mind_being_cancelled_ends_at_the_next_stop() -> None:
+    model = Deaf()
+    with in_step(model, [model.first, model.second], [torch.zeros(1, 4)]) as (walk,):
+        assert walk.next() is not None
+
+
+def test_threads_that_were_started_end_if_another_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, started = threading.Thread.start, []
+
+    def start(self: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        begin(self)
+
+    model = nn.Linear(4, 4)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start"), in_step(model, [model], [torch.zeros(1, 4)] * 3):
+        pass
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_passes_run_on_the_default_device_of_the_caller() -> None:
+    model, seen = nn.Identity(), []
+    model.register_forward_hook(lambda *_: seen.append(torch.zeros(1).device.type))
+    with torch.device("meta"), in_step(model, [], [torch.zeros(1)]) as (walk,):
+        assert walk.next() is None
+    assert seen == ["meta"]

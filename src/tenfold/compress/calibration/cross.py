@@ -7,7 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tenfold.compress.calibration.calls import batched
-from tenfold.compress.calibration.patches import channel_matrix, order_of, patch_matrices, spread
+from tenfold.compress.calibration.patches import (
+    channel_matrix,
+    in_compute,
+    order_of,
+    patch_matrices,
+    spread,
+)
 from tenfold.compress.calibration.site_statistics import centred
 from tenfold.compress.calibration.sums import Sums
 
@@ -69,8 +75,9 @@ class CrossSums:
 
         Of a large batch, positions on a grid with a random start are looked at.
         """
-        p, outputs = self.columns(x, y)
-        self.add_columns(p, outputs)
+        if x.numel():
+            p, outputs = self.columns(x, y)
+            self.add_columns(p, outputs)
 
     def columns(self, x: Tensor, *outputs: Tensor) -> list[Tensor]:
         """At the positions that are looked at next: the patches of x, (*g, k, positions), and what has the
@@ -83,7 +90,8 @@ class CrossSums:
             at = [y[(slice(None), slice(None), *kept)] for y in maps]
         else:
             (rows,) = spread((x.shape[:-1].numel(),), 1, self.limit, self.generator)
-            p, at = channel_matrix(x.flatten(0, -2)[rows], 0), [y.flatten(0, -2)[rows] for y in maps]
+            p = channel_matrix(in_compute(x.flatten(0, -2)[rows]), 0)
+            at = [y.flatten(0, -2)[rows] for y in maps]
         return [p, *(channel_matrix(y, order, groups).to(p.dtype) for y in at)]
 
     def _free(self, y: Tensor, order: int) -> Tensor:

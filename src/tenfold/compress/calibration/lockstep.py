@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ class Walk:
         self, model: nn.Module, batch: Any, forward: Forward | None, relus: Collection[int] = ()
     ) -> None:
         self._call, self._relus = (model, batch, forward), frozenset(relus)
+        device = torch.get_default_device()  # threads have one of their own
+        self._device = None if device.type == "cpu" else device
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
         self._at: tuple[Stop, Tensor] | None = None
         self._error: BaseException | None = None
@@ -52,9 +54,10 @@ class Walk:
 
     def stand_still(self, stop: Stop, x: Tensor) -> None:
         """Wait in the thread of the pass."""
-        self._at = stop, x
-        self._stopped.release()
-        self._go.acquire()
+        if not self._cancelled:
+            self._at = stop, x
+            self._stopped.release()
+            self._go.acquire()
         if self._cancelled:
             raise _Cancelled
 
@@ -63,7 +66,12 @@ class Walk:
         _current.walk = self
         try:
             if not self._cancelled:
-                with torch.no_grad(), Relus(self._before_relu) if self._relus else nullcontext():
+                with ExitStack() as stack:
+                    stack.enter_context(torch.no_grad())
+                    if self._device is not None:
+                        stack.enter_context(self._device)
+                    if self._relus:
+                        stack.enter_context(Relus(self._before_relu))
                     outputs_of(*self._call)
         except _Cancelled:
             pass
@@ -104,9 +112,10 @@ def in_step(
                 relus.append(stop)
             else:
                 stack.callback(stop.register_forward_pre_hook(_stand_still, with_kwargs=True).remove)
-        walks = [Walk(model, batch, forward, relus) for batch in batches]
-        for walk in walks:
-            stack.callback(walk.cancel)
+        walks = []
+        for batch in batches:
+            walks.append(Walk(model, batch, forward, relus))
+            stack.callback(walks[-1].cancel)
         yield walks
 
 

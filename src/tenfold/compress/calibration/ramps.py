@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tenfold.compress.batches import Forward, outputs_of, tensors
 from tenfold.compress.calibration.patches import order_of
 from tenfold.measure.running import evaluating
+from tenfold.nn import FactorizedConv
 
 CLOSE = 1e-3
 RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
@@ -24,6 +25,12 @@ class Ramp:
 
     number: int
     slope: Tensor
+
+    def is_like(self, other: "Ramp | None") -> bool:
+        """Whether the other is of the same ReLU, with nearly the same slope."""
+        if other is None or other.number != self.number:
+            return False
+        return bool((other.slope - self.slope).norm() <= 10 * closeness(self.slope) * self.slope.norm())
 
 
 class Relus(TorchDispatchMode):
@@ -62,6 +69,18 @@ def ramps_behind(
         found = {name: number for name in layers if (number := trace.relu_behind(name)) is not None}
         slopes = {name: _slope(model, name, trace, number, batch, forward) for name, number in found.items()}
     return {name: Ramp(found[name], slope) for name, slope in slopes.items() if slope is not None}
+
+
+def common_ramps(
+    models: Sequence[nn.Module], layers: Sequence[str], batches: Sequence[Any], forward: Forward | None = None
+) -> dict[str, Ramp]:
+    """Those of the first model on the first batch that all have on all, with the same slopes.
+
+    They have not if, say, the variances of a batch norm on the way were estimated anew, or a gate that the
+    batch itself sets is on the way.
+    """
+    found, *others = (ramps_behind(m, layers, batch, forward) for m in models for batch in batches)
+    return {name: ramp for name, ramp in found.items() if all(ramp.is_like(o.get(name)) for o in others)}
 
 
 @dataclass
@@ -148,7 +167,7 @@ def _slope(
 ) -> Tensor | None:
     """a, by output, if a random change d of the layer's output changes what comes to the ReLU by a·d."""
     layer, (_, output), before = model.get_submodule(name), trace.outputs[name], trace.inputs[number]
-    if before.shape != output.shape:
+    if before.shape != output.shape or not output.numel():
         return None
     drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
     change = drawn * output.std().clamp_min(torch.finfo(output.dtype).tiny)
@@ -163,12 +182,17 @@ def _slope(
     others = [axis for axis in range(moved.ndim) if axis != channel_axis(layer, moved)]
     slope = (moved * change).sum(others) / change.square().sum(others)
     off = moved - along_channels(slope, layer, moved) * change
-    return slope if off.norm() <= CLOSE * moved.norm() else None
+    return slope if off.norm() <= closeness(moved) * moved.norm() else None
+
+
+def closeness(x: Tensor) -> float:
+    """How much of itself what is computed alike in two ways may differ by: some units of its rounding."""
+    return max(CLOSE, 4 * torch.finfo(x.dtype).eps)
 
 
 def channel_axis(layer: nn.Module, output: Tensor) -> int:
     """The axis of a layer's output that counts its outputs; layers may come without an axis of samples."""
-    return output.ndim - 1 - (order_of(layer) or 0)
+    return output.ndim - 1 - (layer.order if isinstance(layer, FactorizedConv) else order_of(layer) or 0)
 
 
 def along_channels(values: Tensor, layer: nn.Module, output: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.batches import Forward, outputs_of
+from tenfold.compress.calibration.ramps import closeness
 from tenfold.measure.running import evaluating
-
-CLOSE = 1e-3
 
 
 def received_by(
@@ -48,6 +47,8 @@ def _receiver(
     batch: Any,
     forward: Forward | None,
 ) -> str | None:
+    if not output.numel():
+        return None
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(output.shape, generator=generator).to(output)
     change = drawn * output.std().clamp_min(torch.finfo(output.dtype).tiny)
@@ -61,7 +62,7 @@ def _receiver(
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).norm() <= CLOSE * b.norm())
+    return bool((a - b).norm() <= closeness(b) * b.norm())
 
 
 def _seen(

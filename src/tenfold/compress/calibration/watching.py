@@ -86,7 +86,7 @@ class Watch:
             self.called = True
             if not y.numel():
                 return None
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
                 call = calls_of(layer).of(layer, args, kwargs, y, run.setting)
                 if not all(call.counts):
                     return None
@@ -109,7 +109,7 @@ class Watch:
         waiting = call.waiting(any(o.keeps_input for o in self.backward))
 
         def seen(gradient: Tensor) -> None:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
                 call = waiting.given(gradient)
                 for observer in self.backward:
                     observer.see(call)

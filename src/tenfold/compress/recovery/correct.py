@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from tenfold.compress.batches import Forward
+from tenfold.compress.batches import Forward, length, outputs_of
 from tenfold.compress.calibration.cross import CrossMoments, CrossSums
 from tenfold.compress.calibration.lockstep import Stop, in_step
 from tenfold.compress.calibration.samples import drawn, few
 from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.calibration.statistics import Statistics
+from tenfold.compress.calibration.watching import check_seen
 from tenfold.compress.opening import opened
 from tenfold.compress.plan import Plan
 from tenfold.compress.recovery.one_sided import shown
 from tenfold.compress.recovery.pairs import Pair, reached
 from tenfold.compress.recovery.refit import Refit, lost, used
-from tenfold.compress.recovery.twins import TwinSite, sites_in_order
+from tenfold.compress.recovery.twins import TwinSite, check_plan, sites_in_order
 from tenfold.core.errors import OptionError
 from tenfold.measure.running import device_of, evaluating
 
@@ -67,8 +68,9 @@ def correct_(
     `rounds` of fitting (`one_sided`), with the sum of the dense block as the aim.
 
     Both models run once, on all batches in step, so that the activations of all samples between two layers
-    are in memory: give fewer `samples` of a large model. Layers that are called several times in a pass keep
-    their factors.
+    are in memory some fifteen times, as inputs and outputs of both models and what is computed of them: give
+    fewer `samples` of a large model. Layers that are called several times in a pass, and those that share
+    their weight with others, keep their factors. What the site sees is in float32 at least, without autocast.
 
     Args:
         batches: inputs, or (inputs, labels), of which the labels are not looked at.
@@ -84,7 +86,7 @@ def correct_(
     Raises:
         OptionError: unless `ridge` > 0 and `rounds` >= 0.
         SelectionError: if `model` is not factorized as the plan says.
-        DataError: if there are no samples.
+        DataError: if there are no samples, or what comes to a site is not finite.
 
     Source: sequential updates as in SVD-LLM, Wang et al. 2024, arXiv:2403.07378, and in Zhang et al. 2015,
     arXiv:1505.06798, section 3.3 ("asymmetric reconstruction"), and what a ReLU shows as in its section 3.2;
@@ -94,28 +96,39 @@ def correct_(
         raise OptionError(f"ridge came as {ridge}.", "Give a small number above 0, such as 0.1.")
     if rounds < 0:
         raise OptionError(f"rounds came as {rounds}.", "Give 0 or more, such as 3.")
-    dense = opened(dense)
+    check_plan(model, plan)
+    model, dense = opened(model), opened(dense)
     read = [batch.batch for batch in drawn(batches, samples, device_of(dense))]
-    example = read[0] if forward else few(read[0])
-    sites = sites_in_order(model, dense, plan, example, forward, rounds > 0, dense_too)
     done: list[Corrected] = []
-    with (
-        evaluating(model),
-        evaluating(dense),
-        in_step(model, _stops(sites, 0), read, forward) as given,
-        in_step(dense, _stops(sites, 1), read, forward) as wanted,
-    ):
-        for site in sites:
-            if progress:
-                progress(len(done), len(sites), site.name)
-            pairs = [reached(site, *pair) for pair in zip(given, wanted, strict=True)]
-            seen = None if statistics is None else statistics.get(site.name)
-            done.append(_corrected(site, pairs, seen, ridge, rounds, seed))
-            for pair in pairs:
-                pair.renew(site)
+    with evaluating(model), evaluating(dense), torch.autocast(device_of(dense).type, enabled=False):
+        examples = _examples(dense, read, forward)
+        sites = sites_in_order(model, dense, plan, examples, forward, rounds > 0, dense_too)
+        with (
+            in_step(model, _stops(sites, 0), read, forward) as given,
+            in_step(dense, _stops(sites, 1), read, forward) as wanted,
+        ):
+            for site in sites:
+                if progress:
+                    progress(len(done), len(sites), site.name)
+                pairs = [reached(site, *pair) for pair in zip(given, wanted, strict=True)]
+                seen = None if statistics is None else statistics.get(site.name)
+                done.append(_corrected(site, pairs, seen, ridge, rounds, seed))
+                for pair in pairs:
+                    pair.renew(site)
+                del pairs, pair  # those of the next site take their memory
     if progress:
         progress(len(sites), len(sites), "")
     return tuple(done)
+
+
+def _examples(dense: nn.Module, read: Sequence[Any], forward: Forward | None) -> Sequence[Any]:
+    """Batches that show how the model is made: a small one, or two where they have one sample each."""
+    small = read[0] if forward else few(read[0])
+    try:
+        outputs_of(dense, small, forward)
+    except Exception:  # whatever a model says to a part of a batch, it takes the whole
+        small = read[0]
+    return [small] if length(small) > 1 else read[:2]
 
 
 def _stops(sites: Sequence[TwinSite], side: int) -> list[Stop]:
@@ -127,7 +140,10 @@ def _stops(sites: Sequence[TwinSite], side: int) -> list[Stop]:
 def _corrected(
     site: TwinSite, pairs: Sequence[Pair], seen: SiteStatistics | None, ridge: float, rounds: int, seed: int
 ) -> Corrected:
-    wanted = _moments(site, pairs, seed)
+    if (wanted := _moments(site, pairs, seed)) is None:
+        return Corrected(site.name, 0.0, 0.0)
+    for sums, what in ((wanted.pp, "inputs"), (wanted.yp, "outputs wanted"), (wanted.yy, "outputs wanted")):
+        check_seen(sums, what, site.name)
     fit = Refit.of(site, wanted, seen, ridge, seed)
     if site.slope is None:
         before, after = _matched(site, wanted, fit)
@@ -157,8 +173,9 @@ def _matched_behind(
     return (before / whole) ** 0.5, (after / whole) ** 0.5
 
 
-def _moments(site: TwinSite, pairs: Sequence[Pair], seed: int) -> CrossMoments:
+def _moments(site: TwinSite, pairs: Sequence[Pair], seed: int) -> CrossMoments | None:
+    """Of all batches; None if nothing came to the site."""
     sums = CrossSums(site.source, seed=seed)
     for pair in pairs:
         sums.add(pair.x, pair.y)
-    return sums.moments()
+    return sums.moments() if sums.count else None

@@ -43,6 +43,8 @@ def shown(
     weight = known.matrix(site.weight())
     for pair in pairs:
         assert pair.knee is not None
+        if not pair.x.numel():
+            continue
         p, wanted, knee = sums.columns(pair.x, pair.y, pair.knee)
         w, b, a = (v.reshape(*wanted.shape[:-1], -1).to(p) for v in (weight, shift, site.slope))
         output = w @ p + b

@@ -42,14 +42,17 @@ def reached(site: TwinSite, small: Walk, dense: Walk) -> Pair:
     x, twin = _input(small, site.layer), _input(dense, site.source)
     if site.receivers is None:
         return Pair(x, site.source(twin))
+    x = x.clone()  # the passes go on, and may change it in place
+    share, output = _share(site, site.layer(x)), None if site.slope is None else site.source(twin)
     total, wanted = (_input(walk, at) for walk, at in zip((small, dense), site.receivers, strict=True))
-    rest = total - _share(site, site.layer(x))
-    if site.slope is None:
+    rest = total - share
+    if site.slope is None or output is None:
         return Pair(x, wanted - rest, total, rest)
     used = site.slope.abs() > LEAST * site.slope.abs().max()
-    inverse, unused = (along_channels(v, site.source, rest) for v in (_inverse(site.slope, used), ~used))
-    y = torch.where(unused, site.source(twin), (wanted - rest) * inverse)
-    return Pair(x, y, total, rest, torch.where(unused, -torch.inf, -rest * inverse))
+    values = _inverse(site.slope, used), ~used, torch.where(site.slope < 0, torch.inf, -torch.inf)
+    inverse, unused, beyond = (along_channels(v, site.source, rest) for v in values)
+    y = torch.where(unused, output, (wanted - rest) * inverse)
+    return Pair(x, y, total, rest, torch.where(unused, beyond, -rest * inverse))
 
 
 def _inverse(slope: Tensor, used: Tensor) -> Tensor:

@@ -14,25 +14,30 @@ from tenfold.compress.recovery.twins import TwinSite
 from tenfold.core.layout import Layout
 from tenfold.nn import FactorizedLayer
 
+ROUNDING = 1e-5
+"""Of the mean square of an input. What is less, about the mean, may be rounding of products in float32."""
+
 
 def target_weight(
     weight: Float[Tensor, "*g o k"],
     inputs: Float[Tensor, "*g k k"],
     cross: Float[Tensor, "*g o k"],
     ridge: float,
+    least: float = 0.0,
 ) -> Float[Tensor, "*g o k"]:
     """The weight that gives outputs y on inputs p: (E[y pᵀ] + λ W) (E[p pᵀ] + λ I)⁻¹.
 
-    It minimises E‖y - V p‖² + λ ‖V - W‖² over V, with λ `ridge` times the mean eigenvalue of E[p pᵀ]:
-    directions that the data hardly show keep the weight W. Stacks of matrices are solved one by one.
+    It minimises E‖y - V p‖² + λ ‖V - W‖² over V, with λ `ridge` times the mean eigenvalue of E[p pᵀ], and
+    `least` at least: directions that the data hardly show keep the weight W, and so does a matrix of a stack
+    whose inputs are all 0. Stacks of matrices are solved one by one.
 
     >>> p = torch.tensor([[1.0, 0.0], [1.0, 2.0]])
     >>> w = torch.tensor([[3.0, 1.0]])
     >>> target_weight(torch.zeros(1, 2), p.T @ p, w @ p.T @ p, ridge=1e-6).round(decimals=4)
     tensor([[3., 1.]])
     """
-    mean = inputs.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(inputs.dtype).tiny)
-    damping = (ridge * mean)[..., None, None]
+    damping = (ridge * inputs.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(least)[..., None, None]
+    damping = torch.where(damping > 0, damping, 1.0)
     eye = torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
     return torch.linalg.solve(inputs + damping * eye, (cross + damping * weight).mT).mT
 
@@ -56,14 +61,18 @@ class Refit:
         """With the inputs that the moments tell of."""
         like = site.source.get_parameter("weight").detach()
         known = seen or SiteStatistics(1)
-        here = replace(known, patch_mean=moments.p.to(like), patch_moment=moments.pp.to(like))
+        kind = torch.promote_types(like.dtype, torch.float32)
+        here = replace(
+            known, patch_mean=moments.p.to(like.device, kind), patch_moment=moments.pp.to(like.device, kind)
+        )
         return Refit(site, here, ridge, seed)
 
     @torch.no_grad()
     def __call__(self, moments: CrossMoments) -> None:
         site, free = self.site, used(self.site, moments)
         weight = site.source.get_parameter("weight").detach()
-        wanted = target_weight(free.matrix(weight), free.pp, free.yp, self.ridge)
+        least = ROUNDING * float(moments.pp.diagonal(dim1=-2, dim2=-1).mean())
+        wanted = target_weight(free.matrix(weight), free.pp, free.yp, self.ridge, least)
         self._set(wanted.reshape(weight.shape).to(weight))
         if site.is_free:
             _shift(site, lost(site, moments))

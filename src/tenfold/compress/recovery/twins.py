@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from tenfold.compress.batches import Forward, outputs_of
+from tenfold.compress.batches import Forward, length, outputs_of
 from tenfold.compress.calibration.lockstep import Stop
 from tenfold.compress.calibration.patches import order_of
-from tenfold.compress.calibration.ramps import Ramp, ramps_behind
+from tenfold.compress.calibration.ramps import Ramp, common_ramps
 from tenfold.compress.calibration.streams import received_by
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.shift import followed_by_norm
@@ -70,28 +69,28 @@ def sites_in_order(
     model: nn.Module,
     dense: nn.Module,
     plan: Plan,
-    batch: Any,
+    batches: Sequence[Any],
     forward: Forward | None,
     ramps: bool = True,
     dense_too: bool = False,
 ) -> Sequence[TwinSite]:
-    """The sites of the plan that are called once, in the order of these calls: linear layers and
-    convolutions. Tables, transposed convolutions and bilinear layers are left as they are fitted. Without
-    `ramps` nobody looks for a ReLU behind them. With `dense_too`, layers that stayed dense behind the first
-    of them are there as well, unless others have the same weight. `dense` is opened."""
-    _check(model, plan)
+    """The sites of the plan that are called once, and share no weight, in the order of these calls: linear
+    layers and convolutions. Tables, transposed convolutions and bilinear layers are left as they are fitted.
+    Without `ramps` nobody looks for a ReLU behind them, nor if the batches have one sample in all, which does
+    not tell a slope from a gate. With `dense_too`, layers that stayed dense behind the
+    first of them are there as well. Both models are opened."""
+    batch = batches[0]
     norms = {
         layer: norm for layer, norm in followed_by_norm(dense, batch, forward).items() if _keeps(dense, norm)
     }
     order = _called(dense, batch, forward)
-    known = {name for name in plan.layers if order_of(dense.get_submodule(name)) is not None}
-    names = [name for name in order if name in known and order.count(name) == 1]
+    own = {name for name in _own_weights(model) if order_of(dense.get_submodule(name)) is not None}
+    names = [name for name in order if name in own & plan.layers.keys() and order.count(name) == 1]
     if dense_too and names:
         after = order[order.index(names[0]) :]
-        known |= _own_weights(model)
-        names = [name for name in after if name in known and order.count(name) == 1]
-    scaled = [name for name in names if name not in norms or _same_scale(model, dense, norms[name])]
-    relus = ramps_behind(dense, scaled, batch, forward) if ramps else {}
+        names = [name for name in after if name in own and order.count(name) == 1]
+    ramps = ramps and sum(map(length, batches)) > 1
+    relus = common_ramps((dense, model), names, batches, forward) if ramps else {}
     receivers = received_by(dense, [n for n in names if n not in relus], batch, forward)
     direct = {a: b for a, b in receivers.items() if _follows(order, a, b, names)}
     sites = [_site(model, dense, plan, name, norms.get(name), direct.get(name)) for name in names]
@@ -118,17 +117,11 @@ def _site(
     return TwinSite(name, layer, source, chosen, norm, means, both)
 
 
-def _same_scale(model: nn.Module, dense: nn.Module, norm: str) -> bool:
-    """Whether a batch norm scales its inputs in both models alike: its variances were not estimated anew."""
-    small, twin = model.get_submodule(norm).state_dict(), dense.get_submodule(norm).state_dict()
-    return all(torch.equal(small[key], twin[key]) for key in {"weight", "running_var"} & set(twin))
-
-
 def _own_weights(model: nn.Module) -> set[str]:
-    """The dense layers whose weight is in no other place."""
-    places = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
-    layers = {name: m for name, m in model.named_modules() if order_of(m) is not None}
-    return {name for name, layer in layers.items() if places[id(layer.weight)] == 1}
+    """The layers whose weight, dense or factorized, is in no other place."""
+    held = {name: (m._parameters | m._modules).get("weight") for name, m in model.named_modules()}
+    places = Counter(map(id, held.values()))
+    return {name for name, weight in held.items() if weight is not None and places[id(weight)] == 1}
 
 
 def _keeps(model: nn.Module, norm: str) -> bool:
@@ -140,7 +133,8 @@ def _mean(model: nn.Module, norm: str) -> Tensor:
     return model.get_submodule(norm).get_buffer("running_mean")
 
 
-def _check(model: nn.Module, plan: Plan) -> None:
+def check_plan(model: nn.Module, plan: Plan) -> None:
+    """Raise SelectionError if a layer that the plan names is not factorized."""
     modules = dict(model.named_modules())
     for name in plan.layers:
         if not isinstance(modules.get(name), FactorizedLayer):
