@@ -116,7 +116,9 @@ def test_bounds_that_exclude_each_other_are_refused() -> None:
     fast = Candidate(
         "fast", LowRank, (4, 100), (), lambda: weight.reshape(4, 100), flops=works(1000, 100), site="fc"
     )
-    with pytest.raises(BudgetError, match="no ranks were found that meet Budget"):  # 40 elements or 100 FLOPs, but not both
+    with pytest.raises(
+        BudgetError, match="no ranks were found that meet Budget"
+    ):  # 40 elements or 100 FLOPs, but not both
         allot(Lagrangian(), [small, fast], Budget(params=50, flops=200))
 
 

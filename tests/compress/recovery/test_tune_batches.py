@@ -333,11 +333,19 @@ def test_empty_batches_leave_statistics_alone() -> None:
 
 
 def test_a_single_value_has_no_statistics() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    before = model[1].running_mean.clone()
-    with pytest.raises(DataError, match=r"a batch with one value for each channel came to BatchNorm1d\(2"):
-        reestimate_batchnorm_(model, [torch.ones(4, 2), torch.ones(1, 2)])
-    assert torch.equal(model[1].running_mean, before)
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    before = model[0].running_mean.clone()
+    with pytest.raises(DataError, match=r"one value for each channel to BatchNorm1d\(2"):
+        reestimate_batchnorm_(model, [torch.ones(1, 2), torch.ones(1, 2)])
+    assert torch.equal(model[0].running_mean, before)
+
+
+def test_a_last_batch_of_one_is_passed_over() -> None:
+    x, model = torch.randn(8, 2), nn.BatchNorm1d(2)
+    reestimate_batchnorm_(model, [torch.ones(1, 2), x[:4], x[4:], torch.ones(1, 2)])
+    torch.testing.assert_close(model.running_mean, x.mean(0))
+    torch.testing.assert_close(model.running_var, x.var(0))
+    assert model.training
 
 
 @pytest.mark.parametrize(

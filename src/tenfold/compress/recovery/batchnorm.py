@@ -40,7 +40,8 @@ def reestimate_batchnorm_(
         keep: names of layers that are left alone, such as those whose means `correct_` set.
 
     Raises:
-        DataError: if there are no batches, or a layer gets one value for each channel, which has no variance.
+        DataError: if there are no batches, or a layer never gets more than one value for each channel: one
+            has no variance. Batches in which it does not are passed over.
         OptionError: unless `samples` >= 1.
 
     Source: `torch.optim.swa_utils.update_bn` (Izmailov et al. 2018, arXiv 1803.05407), here with the variance
@@ -61,8 +62,15 @@ def reestimate_batchnorm_(
     ]
     if not layers:
         return 0
-    with evaluating(model), _counting(layers):
-        return _read(model, batches, samples, forward)
+    with evaluating(model), _counting(layers) as moments:
+        taken = _read(model, batches, samples, forward)
+        for layer, found in zip(layers, moments, strict=True):
+            if found.single and not found.count:
+                raise DataError(
+                    f"every batch came with one value for each channel to {layer}, which has no variance.",
+                    "Give batches of two inputs and more.",
+                )
+        return taken
 
 
 def _keeps(layer: _BatchNorm) -> bool:
@@ -88,6 +96,8 @@ class _Moments:
     mean: Tensor
     squares: Tensor
     count: int = 0
+    single: bool = False
+    """Whether a batch brought one value, which is not counted."""
 
     def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
         """Join the unbiased variance of `count` more (Chan, Golub & LeVeque 1983, equation 2.1)."""
@@ -98,28 +108,26 @@ class _Moments:
 
 
 @contextmanager
-def _counting(layers: Iterable[_BatchNorm]) -> Iterator[None]:
+def _counting(layers: Iterable[_BatchNorm]) -> Iterator[list[_Moments]]:
     """In training mode, take the moments of all that passes; on leaving they are the running statistics."""
     with ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_counted(layer))
-        yield
+        yield [stack.enter_context(_counted(layer)) for layer in layers]
 
 
 @contextmanager
-def _counted(layer: _BatchNorm) -> Iterator[None]:
+def _counted(layer: _BatchNorm) -> Iterator[_Moments]:
     """With a momentum of 1 the running statistics are those of the latest batch, which the hook reads."""
     mean, variance = statistics(layer)
     moments = _Moments(
         torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
     )
-    check = layer.register_forward_pre_hook(_check_several)
+    check = layer.register_forward_pre_hook(partial(_pass_over_one, moments))
     hook = layer.register_forward_hook(partial(_add, moments))
     try:
         with _restoring(layer):
             layer.momentum = 1.0
             layer.train()
-            yield
+            yield moments
         if moments.count:
             mean.copy_(moments.mean)
             variance.copy_(moments.squares / max(moments.count - 1, 1))
@@ -150,7 +158,10 @@ def statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
 
 
 def _add(moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    moments.add(_values(inputs[0]), *statistics(layer))
+    if layer.training:
+        moments.add(_values(inputs[0]), *statistics(layer))
+    else:
+        layer.train()
 
 
 def _values(inputs: Tensor) -> int:
@@ -158,9 +169,8 @@ def _values(inputs: Tensor) -> int:
     return inputs.numel() // inputs.shape[1]
 
 
-def _check_several(layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+def _pass_over_one(moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+    """A single value is normalised by the statistics at hand."""
     if _values(inputs[0]) < 2:
-        raise DataError(
-            f"a batch with one value for each channel came to {layer}, which has no variance.",
-            "Give batches of two inputs and more; leave out a last one that is smaller.",
-        )
+        moments.single = True
+        layer.eval()
