@@ -12,15 +12,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold import Budget, Uniform, compress
+from tenfold import Budget, Uniform, compress, find_sites, plan
+from tenfold.compress.cost import dense_flops
 from tenfold.compress.drop import DropTrial, compress_within
-from tenfold.compress.latency import LatencyTable, latency_of
+from tenfold.compress.latency import LatencyTable, cpu_name, latency_of
 from tenfold.compress.pipeline import Compressed
 from tenfold.compress.surface import EACH, MOST, Surface, points, spread
 from tenfold.compress.timing import Question, timed, undisturbed
 from tenfold.core.errors import BudgetError, CheckpointError, DataError, ModelError, OptionError, TargetError
 from tenfold.core.layout import Layout
 from tenfold.formats import CP, LowRank, TensorTrain, Tucker
+from tenfold.measure import flops
 from tenfold.nn import FactorizedLayer
 from tenfold.ranks import ALDS, Candidate, Energy, Lagrangian, RankRule
 from tenfold.ranks.base import total
@@ -216,6 +218,45 @@ def test_another_number_of_threads_is_another_machine(
     tucker_latency(table)(None)
     assert table.measured > 0
     assert len(json.loads(path.read_text())["devices"]) == 2
+
+
+def test_another_processor_is_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "times.json"
+    for cores in (8, 64, 8):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        tucker_latency(LatencyTable(path, clock=FakeClock()))(None)
+    assert len(json.loads(path.read_text())["devices"]) == 2
+
+
+def test_the_name_of_a_processor_tells_models_apart_where_linux_does(tmp_path: Path) -> None:
+    names = set()
+    for number in (143, 207):
+        one = f"model\t\t: {number}\nmodel name\t: Intel(R) Xeon(R) Processor\nstepping\t: 2\n"
+        (tmp_path / str(number)).write_text(f"{one}\n{one}")
+        names.add(cpu_name(tmp_path / str(number)))
+    assert names == {f"Intel(R) Xeon(R) Processor (model {number})" for number in (143, 207)}
+    (tmp_path / "arm").write_text("processor\t: 0\nCPU part\t: 0xd4f\n")
+    assert cpu_name(tmp_path / "arm") == cpu_name(tmp_path / "missing") != ""
+
+
+def test_times_of_another_device_in_the_file_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    old = {"Intel Xeon, 1 threads, torch 2.13": {"yardstick": 1e-3, "layers": {}}}
+    path.write_text(json.dumps({"format": "tenfold-latencies-1", "devices": old}))
+    table = LatencyTable(path, clock=FakeClock())
+    tucker_latency(table)(None)
+    devices = json.loads(path.read_text())["devices"]
+    assert table.measured > 0 and len(devices) == 2 and devices.items() >= old.items()
+
+
+def test_a_layer_that_cannot_be_timed_spoils_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "times.json"
+    table = LatencyTable(path, clock=FakeClock())
+    with pytest.raises(ModelError, match="meta device"):
+        tucker_latency(table, nn.Conv2d(24, 32, 3, padding=1, device="meta"))(None)
+    first = tucker_latency(table)(None)
+    again = LatencyTable(path, clock=FakeClock())
+    assert tucker_latency(again)(None) == first and again.measured == 0
 
 
 HEAD = '{"format": "tenfold-latencies-1", "devices": {"cpu": {"yardstick": 1, "layers": {"Conv2d": '
@@ -435,3 +476,72 @@ def test_options_outside_their_range_are_refused(options: dict[str, Any]) -> Non
 def test_a_metric_that_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(DataError, match="which is no finite number"):
         compress_within(NET, 0.1, lambda model: value, MAKE)
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, -math.inf])
+def test_a_small_model_without_a_metric_does_not_hold(spoilt: float) -> None:
+    found = compress_within(NET, 0.9, lambda model: kept(model) if kept(model) > 0.4 else spoilt, MAKE)
+    assert found.metric == pytest.approx(0.4, abs=0.05)
+    broken = [t for t in found.trials if t.metric is not None and not math.isfinite(t.metric)]
+    assert broken and not any(t.holds for t in broken)
+    with pytest.raises(DataError, match="evaluate gave inf"):
+        compress_within(NET, 0.9, lambda model: 1.0 if model is NET else math.inf, MAKE)
+
+
+# What layers take to run ----------------------------------------------------------------------------------
+
+
+class Loop(nn.Module):
+    """One layer that runs eight times, one that runs once and is called by name, one that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.often, self.once, self.never = nn.Linear(32, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(8):
+            x = self.often(x).relu()
+        y: Tensor = self.once(input=x)
+        return y
+
+
+def test_every_call_of_a_layer_counts() -> None:
+    torch.manual_seed(0)
+    net, x = Loop(), torch.randn(4, 32)
+    assert [(s.module, s.calls, s.example) for s in find_sites(net, x)] == [
+        ("often", 8, (4, 32)),
+        ("once", 1, (4, 32)),
+        ("never", 0, None),
+    ]
+    small, found, _ = compress(net, Budget(flops=0.5), example=x, preset="weight_svd")
+    assert flops(small, x) <= 0.5 * flops(net, x)
+    assert (
+        found.dense["never.weight"] == "its layer was not called, so that nobody knows what it takes to run"
+    )
+    assert "never" in plan(net, Budget(params=0.5), example=x, preset="weight_svd").layers
+
+
+def test_two_places_of_a_weight_are_two_calls() -> None:
+    net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
+    net[2].weight = net[0].weight
+    assert [site.calls for site in find_sites(net, torch.zeros(1, 32))] == [2]
+
+
+def test_operations_of_a_bilinear_layer_and_of_an_image_without_batch_are_counted() -> None:
+    pair = nn.Bilinear(6, 5, 4)
+    assert dense_flops(pair, (3, 6)) == 2 * 3 * (6 * 5 * 4 + 5 * 4)
+    assert dense_flops(nn.Conv2d(3, 8, 3), (3, 6, 6)) == dense_flops(nn.Conv2d(3, 8, 3), (1, 3, 6, 6))
+    net = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
+    for shape in ((8, 9, 9), (1, 8, 9, 9)):
+        small = compress(net, Budget(flops=0.5), example=torch.zeros(shape), preset="channel_svd").model
+        assert flops(small, torch.zeros(1, 8, 9, 9)) <= 0.5 * flops(net, torch.zeros(1, 8, 9, 9))
+
+
+def test_bags_of_one_row_of_indices_can_be_timed() -> None:
+    question = Question(nn.EmbeddingBag(50, 16), LowRank, Layout.parse("v o -> v o").bind((50, 16)), (6,))
+    found = timed(
+        question,
+        torch.device("cpu"),
+        lambda models, x: {n: 1.0 + 0 * m(x).numel() for n, m in models.items()},
+    )
+    assert set(found.factors) == {1.0}

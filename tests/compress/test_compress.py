@@ -234,6 +234,17 @@ def test_tied_linear_layers_are_one_site_and_share_their_factors() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["a", "b", "b.weight", "re:b", "re:c.*"])
+def test_a_tied_weight_is_selected_by_any_of_its_names(name: str) -> None:
+    net, x = Tied(nn.Linear(64, 64)), torch.randn(3, 64)
+    chosen = plan(net, Budget(params=0.5), example=x, preset=None, select={name: "weight_svd"})
+    assert set(chosen.layers) == {"a"}
+    with pytest.raises(SelectionError, match=f"'{name}' selects none"):
+        plan(net, Budget(params=0.5), example=x, preset="weight_svd", select={name: None})
+    with pytest.raises(SelectionError, match="'d' matches no site"):
+        plan(net, Budget(params=0.5), example=x, select={"d": None})
+
+
 def test_a_weight_tied_to_an_embedding_stays_dense() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -249,6 +260,8 @@ def test_a_weight_tied_to_an_embedding_stays_dense() -> None:
     assert set(chosen.layers) == {"other"} and "head.weight" in chosen.dense["table.weight"]
     with pytest.raises(UnsupportedError, match=r"head\.weight"):
         plan(Model(), Budget(params=0.5), example=x, select={"table": "weight_svd"})
+    with pytest.raises(UnsupportedError, match=r"head\.weight"):
+        plan(Model(), Budget(params=0.5), example=x, select={"head": "weight_svd"})
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -9,11 +9,13 @@ from torch import nn
 
 from tenfold import Budget, Lagrangian, Plan, apply_, collect, compress, find_sites, plan, tune
 from tenfold.compress import DiagonalInput, Fisher, InputCovariance, KroneckerFisher, Metric, metrics
+from tenfold.compress.fit import squared_loss
 from tenfold.compress.moments import Moments, firsts, moment_of_mode
 from tenfold.compress.shift import followed_by_norm, shift_of
 from tenfold.core.errors import DataError
 from tenfold.core.layout import Layout
 from tenfold.data import digits
+from tenfold.formats import LowRank
 from tenfold.measure import accuracy
 from tenfold.zoo import digits_cnn
 
@@ -188,3 +190,28 @@ def test_data_that_can_be_read_once_only_are_refused(trained: tuple) -> None:
     net, seen, _ = trained
     with pytest.raises(DataError, match="read several times"):
         compress(net, Budget(params=0.4), example=seen[0][0][:4], metric=KroneckerFisher(), data=iter(seen))
+
+
+def test_a_weight_of_two_layers_with_means_of_their_own_is_not_centred() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+    net[2].weight = net[0].weight
+    data = [torch.randn(64, 16) + 5.0 for _ in range(4)]
+    small, found, _ = compress(
+        net, Budget(params=0.5), example=data[0], preset="weight_svd", metric=InputCovariance(), data=data
+    )
+    assert not found.layers["0"]["weight"].metric.centred and found.layers["4"]["weight"].metric.centred  # type: ignore[union-attr]
+    with torch.no_grad():
+        x, y = torch.cat(data), net[:2](torch.cat(data))
+        for k, given in ((0, x), (2, y)):
+            assert (small[k](given) - net[k](given)).norm() < 0.4 * net[k](given).norm()
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_losses_of_half_precision_are_summed_in_single(kind: torch.dtype) -> None:
+    weight = (2e-4 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0))).to(kind)
+    layout = Layout.parse("o i -> o i").bind((64, 64))
+    value = LowRank.random((64, 64), 1, like=weight).map(torch.zeros_like)
+    assert squared_loss(value, weight, layout) == pytest.approx(
+        float(weight.double().square().sum()), rel=1e-4
+    )

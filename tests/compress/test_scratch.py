@@ -11,7 +11,7 @@ from tenfold.compress import presets
 from tenfold.compress.plan import LayerPlan
 from tenfold.compress.recovery.tune import tune
 from tenfold.compress.scratch import apply_fresh_, usual
-from tenfold.core.errors import ModelError, SelectionError, UnsupportedError
+from tenfold.core.errors import ModelError, SelectionError, UnsupportedError, WeightError
 from tenfold.data import digits
 from tenfold.measure import accuracy
 from tenfold.nn import FactorizedConv, FactorizedLayer
@@ -127,4 +127,15 @@ def test_plans_that_do_not_fit_change_nothing() -> None:
         apply_fresh_(model, Plan({"0": layer, "1": layer}))
     with pytest.raises(ModelError, match=r"'0\.weight' is on the meta device"):
         apply_fresh_(nn.Sequential(nn.Linear(4, 4, device="meta")), Plan({"0": layer}))
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weight_that_is_not_finite_is_refused_and_stays(bad: float, dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)).to(dtype)
+    model[1].weight.data[3, 4] = bad
+    layer = {"weight": LayerPlan("lowrank", "o i -> o i", {"R": 4})}
+    with pytest.raises(WeightError, match=r"'1\.weight' has 1 entry of 256 that is NaN or infinite"):
+        apply_fresh_(model, Plan({"0": layer, "1": layer}))
     assert type(model[0]) is nn.Linear

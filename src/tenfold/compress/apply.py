@@ -109,7 +109,7 @@ def _made(
     error = found.error
     if seen is not None:
         change = weight - made.weight.dense().detach()
-        error = float(change.norm() / weight.norm())
+        error = float(change.norm() / weight.norm().clamp_min(torch.finfo(weight.dtype).tiny))
         _correct_bias(made, change, layer, seen)
     report = LayerFit(
         name,

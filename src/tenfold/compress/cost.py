@@ -27,6 +27,8 @@ def flops_of(
     (26214400, 1228800)
     """
 
+    example = with_batch(dense, example)
+
     def count(ranks: Mapping[Axis, int] | None) -> int:
         if ranks is None:
             return dense_flops(dense, example)
@@ -48,6 +50,19 @@ def dense_flops(dense: nn.Module, example: tuple[int, ...]) -> int:
         return 0
     if isinstance(dense, nn.Linear):
         return 2 * math.prod(example[:-1]) * weight.numel()
+    if isinstance(dense, nn.Bilinear):  # with the first input, then with the second
+        return 2 * math.prod(example[:-1]) * (weight.numel() + weight.numel() // dense.in1_features)
+    example = with_batch(dense, example)
     windows = ConvOptions.of(dense).windows(tuple(weight.shape[2:]), tuple(example[2:]))
     positions = math.prod(w.positions(t) for w, t in zip(windows, weight.shape[2:], strict=True))
     return 2 * example[0] * positions * weight.numel()
+
+
+def with_batch(dense: nn.Module, example: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an input with an axis of samples, which convolutions may come without.
+
+    >>> with_batch(nn.Conv2d(3, 8, 3), (3, 5, 5))
+    (1, 3, 5, 5)
+    """
+    order = len(getattr(dense, "kernel_size", ()))
+    return (1, *example) if order and len(example) == order + 1 else example

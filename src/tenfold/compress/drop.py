@@ -17,7 +17,10 @@ CLOSE = 1.01
 
 @dataclass(frozen=True)
 class DropTrial:
-    """One budget that was tried: the metric of its model, and whether it holds. None: no plan meets it."""
+    """One budget that was tried: the metric of its model, and whether it holds. None: no plan meets it.
+
+    A metric of NaN or -∞ is that of a spoilt model, which does not hold.
+    """
 
     keep: float
     metric: float | None
@@ -73,7 +76,8 @@ def compress_within(
 
     Raises:
         OptionError: for an option outside its range.
-        DataError: if `evaluate` gives something that is no finite number.
+        DataError: if `evaluate` gives something that is no finite number. Of a smaller model it may be NaN
+            or -∞, and that model does not hold.
         BudgetError: if not even the budget 1.0 holds.
 
     >>> from functools import partial
@@ -142,7 +146,7 @@ class _Search:
         for known, metric in self._known:
             if known == layers:
                 return metric
-        metric = _measured(self.evaluate, compressed.model)
+        metric = _measured(self.evaluate, compressed.model, spoilt=True)
         self.count += 1
         self._known.append((layers, metric))
         return metric
@@ -170,13 +174,14 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _measured(evaluate: Callable[[nn.Module], float], model: nn.Module) -> float:
+def _measured(evaluate: Callable[[nn.Module], float], model: nn.Module, spoilt: bool = False) -> float:
+    """What `evaluate` says of the model: a finite number, or NaN or -∞ if it may be `spoilt`."""
     value = evaluate(model)
     try:
         number = float(value)
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+        number = math.inf
+    if number == math.inf or not (spoilt or math.isfinite(number)):
         raise DataError(
             f"evaluate gave {value!r}, which is no finite number.",
             "Let it return how good the model is, such as its accuracy.",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tenfold.compress.calibration.site_statistics import SiteStatistics
@@ -46,7 +47,8 @@ def squared_loss(
     seen: SiteStatistics | None = None,
 ) -> float:
     """‖G^½ (W - Ŵ) P^½‖² of a fit, in the metric itself even where whitening is approximate."""
-    change = weight - layout.to_weight(value.dense())
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    change = weight.to(wide) - layout.to_weight(value.map(lambda f: f.to(wide)).dense())
     if metric is None or seen is None:
         return float(change.square().sum())
     return float(weighted_square(outputs_first(change, layout), *metric_roots(metric, seen, weight, layout)))

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -30,11 +32,11 @@ class LatencyTable:
     dense layers; between these ranks `Surface` reads it off. Two layers of one kind are timed once.
     `measured` counts the layers that were timed.
 
-    Times depend on the machine: the file keeps those of different devices, numbers of threads and versions of
-    torch apart, and several runs may add to it one after the other. Large ranks are timed at multiples of 8;
-    some hardware is slower at those in between, which `Budget(multiple=8)` avoids. A layer is timed by
-    itself: what its neighbours do to it, such as filling the cache or handing on activations in another
-    memory order, is not seen. Check the compressed model with `measure.compare`.
+    Times depend on the machine: the file keeps those of different devices, numbers of cores and threads, and
+    versions of torch apart, and several runs may add to it one after the other. Large ranks are timed at
+    multiples of 8; some hardware is slower at those in between, which `Budget(multiple=8)` avoids. A layer is
+    timed by itself: what its neighbours do to it, such as filling the cache or handing on activations in
+    another memory order, is not seen. Check the compressed model with `measure.compare`.
 
     Args:
         path: a JSON file, new or of an earlier table.
@@ -80,11 +82,13 @@ class LatencyTable:
             ModelError: if there is no device to run it on.
         """
         device = self.device or question.weight.device
-        known = self._known.setdefault(described(device), {"layers": {}})
+        name = described(device)
+        known = self._known.get(name, {"layers": {}})
         layers = known["layers"]
         if question.form not in layers.get(question.layer, {"forms": ()})["forms"]:
             found = timed(question, device, self.clock)
             self.measured += found.layers
+            self._known[name] = known
             known.setdefault("yardstick", found.yardstick)
             entry = layers.setdefault(question.layer, {"dense": found.dense, "forms": {}})
             entry["forms"][question.form] = {"knots": dict(found.knots), "times": list(found.factors)}
@@ -144,10 +148,22 @@ def described(device: torch.device) -> str:
         tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         return f"{torch.cuda.get_device_name(device)}, tf32 {tf32[0]} {tf32[1]}, {version}"
     if device.type == "cpu":
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        name = capabilities.get("cpu_name", torch.backends.cpu.get_cpu_capability())
-        return f"{name}, {torch.get_num_threads()} threads, {version}"
+        return f"{cpu_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {version}"
     return f"{device}, {version}"
+
+
+@cache
+def cpu_name(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """The name of the processor and the number of its model, as Linux tells them; else its name in torch.
+
+    Some virtual machines call all processors of a maker alike, but for the number.
+    """
+    text = facts.read_text(encoding="utf-8", errors="replace") if facts.exists() else ""
+    found = dict(re.findall(r"^(model name|model)[ \t]*:[ \t]*(.*\S)", text, re.MULTILINE))
+    if "model name" in found:
+        return f"{found['model name']} (model {found.get('model', 'unknown')})"
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return str(capabilities.get("cpu_name", torch.backends.cpu.get_cpu_capability()))
 
 
 def _there(device: torch.device | str) -> torch.device:

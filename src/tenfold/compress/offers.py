@@ -1,6 +1,6 @@
 """The candidates that a rank rule chooses from, made of what is known of a site."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.decompose import Method
 from tenfold.formats import LowRank
-from tenfold.ranks import Candidate
+from tenfold.ranks import Allotment, Candidate
+
+Count = Callable[[Allotment], int]
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Offer:
             lambda: self.layout.to_modes(self.weight),
             weighted=None if self.seen is None else self.weighted,
             scale=1.0 if self.seen is None else 0.5,
-            flops=None if runs is None else flops_of(*runs),
-            latency=None if runs is None else latency_of(*runs, self.table, whole),
+            flops=None if runs is None else _times(self.site.calls, flops_of(*runs)),
+            latency=None if runs is None else _times(self.site.calls, latency_of(*runs, self.table, whole)),
             itemsize=self.weight.element_size(),
             site=self.site.name,
             fit=None if known else self.loss,
@@ -80,6 +82,11 @@ class Offer:
         weight, layout, metric, seen = self.weight, self.layout, self.metric, self.seen
         value = fitted(self.method, weight, layout, ranks, metric, seen).value
         return squared_loss(value, weight, layout, metric, seen)
+
+
+def _times(calls: int, count: Count) -> Count:
+    """What all calls of a layer take."""
+    return lambda ranks: calls * count(ranks)
 
 
 def offered(

@@ -31,6 +31,7 @@ from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer
 from tenfold.nn.tensor.shared_factors import SharingTensor
 from tenfold.ranks import Budget, RankRule, Uniform, allot, rules, winners
+from tenfold.ranks.budget import STORED
 
 VERSION = 1
 
@@ -133,7 +134,7 @@ class Plan:
         """Read the JSON."""
         try:
             return Plan.from_json(Path(path).read_text())
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"the plan '{path}' cannot be read: {error}.", "Check the path.") from error
 
     @staticmethod
@@ -188,7 +189,8 @@ def plan(
     table = LatencyTable() if latencies is None else latencies
     model = opened(model)
     choices = choose(model, find_sites(model, example), preset, select)
-    choices = [_dense_under(model, metric, choice) for choice in choices]
+    running = budget is not None and not set(budget.units) <= set(STORED)
+    choices = [_dense_under(model, metric, choice, running) for choice in choices]
     chosen_metrics = _metrics(model, choices, metric, example)
     offers = {
         offer.name: offer
@@ -215,8 +217,11 @@ def plan(
     )
 
 
-def _dense_under(model: nn.Module, metric: Metric | None, choice: Choice) -> Choice:
-    """What has no moments stays dense under a metric, as other errors cannot be compared with its losses."""
+def _dense_under(model: nn.Module, metric: Metric | None, choice: Choice, running: bool) -> Choice:
+    """What has no moments stays dense under a metric, as other errors cannot be compared with its losses, and
+    what is not called under a budget of what layers take to run."""
+    if choice.schemes and running and choice.site.example is None:
+        return Choice(choice.site, (), "its layer was not called, so that nobody knows what it takes to run")
     if metric is None or not choice.schemes:
         return choice
     layer = model.get_submodule(choice.site.module)
@@ -234,8 +239,8 @@ def _metrics(
 ) -> dict[str, Metric]:
     """The metric of every site: about the mean where a bias or a normalisation takes a shift up.
 
-    Tables have none that could. The shift of a transposed convolution depends on the place within a stride,
-    so that one number for each output does not take it up.
+    Layers that share a weight have a mean each, and tables nothing that could. The shift of a transposed
+    convolution depends on the place within a stride, so that one number for each output does not take it up.
     """
     sites = [c.site for c in choices if c.schemes]
     if metric is None:
@@ -246,7 +251,7 @@ def _metrics(
     return {
         site.name: replace(
             metric,  # type: ignore[type-var]
-            centred=_shifts(model.get_submodule(site.module), site.module in free),
+            centred=not site.shared and _shifts(model.get_submodule(site.module), site.module in free),
         )
         for site in sites
     }

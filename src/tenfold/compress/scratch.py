@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tenfold.compress.apply import LayerFit, apply_
 from tenfold.compress.opening import open_
 from tenfold.compress.plan import LayerPlan, Plan
+from tenfold.core.arrays import check_finite
 from tenfold.core.errors import ModelError, SelectionError
 from tenfold.core.layout import Layout
 from tenfold.formats import Format, formats
@@ -66,6 +67,7 @@ def _deviation(model: nn.Module, module: str, layers: Mapping[str, LayerPlan]) -
             f"'{module}.weight' is on the meta device, where it has no values to be like.",
             "Build the model on a real device.",
         )
+    check_finite(weight.detach(), f"{module}.weight")
     return float(weight.detach().double().std(correction=0))
 
 

@@ -108,8 +108,8 @@ def _precedence(pattern: str) -> int:
 
 
 def matches(pattern: str, site: Site) -> bool:
-    """Whether a pattern means this site."""
-    names = (site.module, site.name)
+    """Whether a pattern means this site, by any name of its weight."""
+    names = names_of(site)
     if pattern.startswith("re:"):
         try:
             return any(re.fullmatch(pattern[3:], name) for name in names)
@@ -118,10 +118,21 @@ def matches(pattern: str, site: Site) -> bool:
     return pattern in names or pattern == site.kind
 
 
+def names_of(site: Site) -> tuple[str, ...]:
+    """The modules and the parameters that the weight is, wherever it stands.
+
+    >>> names_of(Site("a", "weight", "Linear", (2, 2), None, shared=("b.weight",)))
+    ('a', 'b', 'a.weight', 'b.weight')
+    """
+    places = (site.name, *site.shared)
+    owners = (place.rpartition(".") for place in places)
+    return (*(module for module, _, parameter in owners if parameter == site.parameter), *places)
+
+
 def _check_matches(pattern: str, sites: Sequence[Site]) -> None:
     if any(matches(pattern, site) for site in sites):
         return
-    names = [s.module for s in sites] + [s.name for s in sites]
+    names = [name for site in sites for name in names_of(site)]
     near = difflib.get_close_matches(pattern, names, n=1)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     raise SelectionError(

@@ -18,8 +18,9 @@ from tenfold.nn import REPLACEMENTS
 class Site:
     """A weight that may be compressed.
 
-    `example` is the shape of the input that its layer was given in the forward pass, None if it was given
-    none; `shared` names the other places where the same parameter stands.
+    `example` is the shape of the input that its layer was first given in the forward pass, None if it was
+    given none; `shared` names the other places where the same parameter stands, and `calls` is how often
+    layers of this kind were called that have it.
     """
 
     module: str
@@ -28,6 +29,7 @@ class Site:
     shape: tuple[int, ...]
     example: tuple[int, ...] | None
     shared: tuple[str, ...] = ()
+    calls: int = 1
 
     @property
     def name(self) -> str:
@@ -56,16 +58,18 @@ def find_sites(model: nn.Module, example: Any) -> list[Site]:
     model = opened(model)
     seen = _input_shapes(model, example)
     places = _places(model)
+    kinds = {name: type(module) for name, module in model.named_modules()}
     found: dict[int, Site] = {}
     for name, module in model.named_modules():
         if type(module) in REPLACEMENTS and _is_plain(module):
             weight = module.get_parameter("weight")
             own = f"{name}.weight" if name else "weight"
             others = tuple(p for p in places[id(weight)] if p != own)
-            shape = tuple(weight.shape)
-            found.setdefault(
-                id(weight), Site(name, "weight", type(module).__name__, shape, seen.get(name), others)
-            )
+            alike = [p.rpartition(".")[0] for p in others if kinds.get(p.rpartition(".")[0]) is type(module)]
+            calls = [shape for layer in (name, *alike) for shape in seen[layer]]
+            shape, first = tuple(weight.shape), calls[0] if calls else None
+            site = Site(name, "weight", type(module).__name__, shape, first, others, len(calls))
+            found.setdefault(id(weight), site)
     return list(found.values())
 
 
@@ -82,10 +86,13 @@ def _places(model: nn.Module) -> Mapping[int, list[str]]:
     return places
 
 
-def _input_shapes(model: nn.Module, example: Any) -> dict[str, tuple[int, ...]]:
-    """Shape of the first input of every layer that has a factorized form."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    handles = [module.register_forward_pre_hook(_recorder(shapes, name)) for name, module in _layers(model)]
+def _input_shapes(model: nn.Module, example: Any) -> Mapping[str, list[tuple[int, ...]]]:
+    """Shapes of the first inputs, call by call, of every layer that has a factorized form."""
+    shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    handles = [
+        module.register_forward_pre_hook(_recorder(shapes, name), with_kwargs=True)
+        for name, module in _layers(model)
+    ]
     try:
         with evaluating(model):
             run(model, example)
@@ -99,9 +106,10 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, m) for name, m in model.named_modules() if type(m) in REPLACEMENTS)
 
 
-def _recorder(shapes: dict[str, tuple[int, ...]], name: str) -> Any:
-    def record(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
-            shapes.setdefault(name, tuple(args[0].shape))
+def _recorder(shapes: dict[str, list[tuple[int, ...]]], name: str) -> Any:
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args[0] if args else kwargs.get("input", kwargs.get("input1"))
+        if isinstance(given, Tensor):
+            shapes[name].append(tuple(given.shape))
 
     return record

@@ -114,7 +114,9 @@ def _input(question: Question) -> Tensor:
     """Random numbers, or random indices for a table."""
     generator = torch.Generator().manual_seed(0)
     if isinstance(question.dense, nn.Embedding | nn.EmbeddingBag):
-        return torch.randint(len(question.weight), question.example, generator=generator)
+        bags = isinstance(question.dense, nn.EmbeddingBag) and len(question.example) == 1
+        shape = (1, *question.example) if bags else question.example
+        return torch.randint(len(question.weight), shape, generator=generator)
     return torch.randn(question.example, generator=generator).to(question.weight.dtype)
 
 

@@ -49,8 +49,8 @@ def hits(outputs: Tensor, labels: Tensor) -> int:
     return int(torch.sum(outputs.argmax(1) == labels))
 
 
-def checked_count(count: int) -> int:
-    """The number of labels, which has to be at least one.
+def checked_count(count: int, batches: int = 0) -> int:
+    """The number of labels that count, in so many batches; it has to be at least one.
 
     Raises:
         DataError: if it is zero.
@@ -58,6 +58,11 @@ def checked_count(count: int) -> int:
     >>> checked_count(3)
     3
     """
+    if count == 0 and batches:
+        raise DataError(
+            "No label of the data to evaluate on counts: all are -100.",
+            "Look at how the labels are padded or masked; those of -100 are left out.",
+        )
     if count == 0:
         raise DataError(
             "There are no batches to evaluate on.",

@@ -30,6 +30,8 @@ class Mixture:
 
 
 AnyUnit = Unit | Mixture
+ROUNDING = 1e-6
+"""By so much a fraction of what is counted, such as 0.29 of 100, may fall short of the number it means."""
 
 
 def noun(unit: AnyUnit) -> str:
@@ -55,7 +57,8 @@ class Budget:
     whole rank. None leaves it to the rule: 0.8 for those that compare sites with one another, where without
     a floor the result can be worse than uniform; 0 for the others. 0 switches it off. `cap`: no rank above
     this fraction of its full one, though a site may stay dense. `multiple`: ranks larger than this are
-    rounded down to multiples of it, such as 8 or 16 for GPUs.
+    rounded down to multiples of it, such as 8 or 16 for GPUs, unless the others leave less for a bond to
+    carry.
 
     >>> Budget(params=0.25).allowance(1000), Budget(params=100).allowance(1000)
     (250, 100)
@@ -139,7 +142,7 @@ class Budget:
 
     def allowance(self, dense: int) -> int:
         """The budget in its unit, for sites that cost `dense` together."""
-        return self.amount if isinstance(self.amount, int) else int(self.amount * dense)
+        return self.amount if isinstance(self.amount, int) else int(self.amount * dense + ROUNDING)
 
     def elements(self, dense: int) -> int:
         """The budget in elements, for weights of `dense` elements together."""

@@ -169,7 +169,8 @@ class Candidate:
         """One step more for the bond that is furthest below its share, of those for which it fits."""
         for b in sorted(ranks, key=lambda b: ranks[b] / self.full.ranks[b]):
             grown = self.trimmed(ranks | {b: terms.next(ranks[b])}, terms)
-            if grown != ranks and self.cost(grown, terms.unit) <= amount:
+            larger = grown != ranks and all(grown[a] >= n for a, n in ranks.items())
+            if larger and self.cost(grown, terms.unit) <= amount:
                 return grown
         return None
 

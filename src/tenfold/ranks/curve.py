@@ -30,12 +30,14 @@ class Curve:
     def of(points: Sequence[Point], name: str, dense: int) -> "Curve":
         """The curve through the points, of any candidates of a site, that no other dominates.
 
-        The dense weight, which costs `dense` and loses nothing, is one more.
+        The dense weight, which costs `dense` and loses nothing, is one more. Points whose loss is no
+        finite number are left out.
 
         >>> Curve.of([(10, 4.0, "fc", {"R": 1}), (20, 5.0, "fc", {"R": 2})], "fc", dense=40).costs
         array([10, 40])
         """
-        ordered = sorted([*points, (dense, 0.0, name, None)], key=lambda p: (p[0], p[1]))
+        finite = [p for p in points if np.isfinite(p[1])]
+        ordered = sorted([*finite, (dense, 0.0, name, None)], key=lambda p: (p[0], p[1]))
         losses = np.array([p[1] for p in ordered])
         best = np.minimum.accumulate(np.append(np.inf, losses))[:-1]
         kept = [p for p, better in zip(ordered, losses < best, strict=True) if better and p[0] <= dense]

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tenfold.core.errors import BudgetError, SelectionError
+from tenfold.core.errors import BudgetError, OptionError, SelectionError
+from tenfold.core.network import Axis
 from tenfold.formats import Ranks
 from tenfold.ranks.base import RankRule, allowed, by_site, rules, total
 from tenfold.ranks.budget import EVERYTHING, STORED, Budget, noun
@@ -56,5 +57,12 @@ class Fixed(RankRule):
         ranks = self.ranks.get(candidate.name) if isinstance(self.ranks, Mapping) else self.ranks
         if ranks is None:
             return None
-        named = candidate.format.normalised(candidate.shape, ranks)
+        named = checked(candidate.name, candidate.format.normalised(candidate.shape, ranks))
         return candidate.paying({b: r for b, r in named.items() if b in candidate.full.bonds}, terms)
+
+
+def checked(name: str, ranks: Mapping[Axis, int]) -> Mapping[Axis, int]:
+    """The ranks, if all are 1 at least; raises OptionError otherwise."""
+    if low := {bond: rank for bond, rank in ranks.items() if rank < 1}:
+        raise OptionError(f"'{name}' is given the ranks {low}.", "Give ranks from 1, or None to stay dense.")
+    return ranks

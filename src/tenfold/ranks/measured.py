@@ -8,7 +8,8 @@ from tenfold.core.errors import OptionError
 from tenfold.ranks.candidate import Candidate
 from tenfold.ranks.curve import Point
 
-TINY = 1e-300
+NOTHING = 1e-10
+"""Of the largest loss. What is less is rounding, and has no ratio."""
 
 
 def measured(candidate: Candidate, points: Sequence[Point], anchors: int) -> list[Point]:
@@ -28,10 +29,11 @@ def measured(candidate: Candidate, points: Sequence[Point], anchors: int) -> lis
     if candidate.fit is None or not points or not anchors:
         return list(points)
     costs = np.log([p[0] for p in points])
-    predicted = np.maximum([p[1] for p in points], TINY)
     at = chosen(costs, anchors)
+    predicted = np.array([points[k][1] for k in at])
     losses = np.array([candidate.scale * candidate.fit(points[k][3] or {}) for k in at])
-    ratios = np.interp(costs, costs[at], np.log(np.maximum(losses, TINY) / predicted[at]))
+    least = max(NOTHING * max(*predicted, *losses, *(p[1] for p in points)), np.finfo(float).tiny)
+    ratios = np.interp(costs, costs[at], np.log(np.maximum(losses, least) / np.maximum(predicted, least)))
     return [
         (cost, loss * float(np.exp(ratio)), name, ranks)
         for (cost, loss, name, ranks), ratio in zip(points, ratios, strict=True)

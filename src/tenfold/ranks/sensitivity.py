@@ -9,6 +9,7 @@ from tenfold.ranks.base import RankRule, by_site, required, rules
 from tenfold.ranks.budget import EVERYTHING, Budget
 from tenfold.ranks.candidate import Allotment, Candidate
 from tenfold.ranks.curve import Curve, Point
+from tenfold.ranks.fixed import checked
 from tenfold.ranks.knapsack import Solver, allotted, least_total, least_worst
 
 Table = Mapping[str, Sequence[Sequence[Any]]]
@@ -61,7 +62,7 @@ class Sensitivity(RankRule):
     def _points(self, candidate: Candidate, terms: Budget) -> list[Point]:
         points: list[Point] = []
         for written, loss in self.losses[candidate.name]:
-            named = candidate.format.normalised(candidate.shape, written)
+            named = checked(candidate.name, candidate.format.normalised(candidate.shape, written))
             ranks = candidate.paying({b: r for b, r in named.items() if b in candidate.full.bonds}, terms)
             if ranks is not None:
                 points.append((candidate.cost(ranks, terms.unit), float(loss), candidate.name, ranks))

@@ -8,6 +8,8 @@ from tenfold.ranks.knapsack import Curves
 
 Wishes = Mapping[str, float]
 """Site -> the cost that it should have; only their proportions matter."""
+LEAST = 1e-9
+"""The wish of what costs nothing, such as looking up rows where operations are counted."""
 
 
 def dealt(curves: Curves, limit: int, wishes: Wishes) -> dict[str, int]:
@@ -23,6 +25,7 @@ def dealt(curves: Curves, limit: int, wishes: Wishes) -> dict[str, int]:
     >>> [int(curves[s].costs[k]) for s, k in found.items()]
     [6, 3]
     """
+    wishes = {site: max(wish, LEAST) for site, wish in wishes.items()}
 
     def at(t: float) -> dict[str, int]:
         return {s: _last(curves, s, t * wishes[s]) for s in curves}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tenfold.core.errors import BudgetError
+from tenfold.core.errors import BudgetError, OptionError
 from tenfold.ranks.base import RankRule, allowed, total
 from tenfold.ranks.budget import AnyUnit, Budget, Mixture, Unit
 from tenfold.ranks.candidate import Allotment, Candidate
@@ -52,6 +52,7 @@ def allot(rule: RankRule, candidates: Sequence[Candidate], budget: Budget | None
 
     Raises:
         BudgetError: if one of the bounds cannot be met, or both together.
+        OptionError: if the rule keeps a record, which is of one search.
 
     >>> import numpy as np
     >>> from tenfold.formats import LowRank
@@ -64,6 +65,11 @@ def allot(rule: RankRule, candidates: Sequence[Candidate], budget: Budget | None
     """
     if budget is None or len(budget.units) == 1:
         return rule(candidates, budget)
+    if getattr(rule, "record", None) is not None:
+        raise OptionError(
+            f"{budget} has two units, for which the rule is asked several times, but it has one record.",
+            "Give a budget in one unit, or record=None.",
+        )
     limits = {unit: allowed(candidates, budget.only(unit)) for unit in budget.units}
     for unit in budget.units:
         ranks = rule(candidates, budget.only(unit))

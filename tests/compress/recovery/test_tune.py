@@ -199,6 +199,16 @@ def test_an_empty_validation_set_is_an_error_before_training() -> None:
         tune(linear(), halves(), [], epochs=1)
 
 
+def test_labels_that_are_all_left_out_are_an_error_that_says_so() -> None:
+    ignored = [(x, torch.full_like(labels, -100)) for x, labels in halves()]
+    with pytest.raises(DataError, match=r"No label of the training data counts in epoch 1: all are -100\."):
+        tune(linear(), ignored, epochs=1)
+    with pytest.raises(DataError, match=r"No label of the data to evaluate on counts: all are -100\."):
+        tune(linear(), halves(), ignored, epochs=1)
+    tuned = tune(linear(), ignored[:1] + halves(), ignored[:1] + halves(), epochs=1)
+    assert tuned.trace[0].valid_loss is not None
+
+
 def test_a_model_without_trainable_parameters_is_an_error() -> None:
     with pytest.raises(ModelError, match="Linear has no parameter to train"):
         tune(linear().requires_grad_(False), halves(), epochs=1)

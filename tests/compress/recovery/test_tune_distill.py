@@ -72,6 +72,17 @@ def test_matching_features_brings_them_nearer_and_leaves_what_comes_after_alone(
     assert torch.equal(student[3].weight, last)
 
 
+def test_a_feature_that_is_all_zeros_counts_by_its_absolute_square() -> None:
+    student, teacher = net(0), net(1)
+    with torch.no_grad():
+        teacher[0].bias.fill_(-100.0)
+    how = Distillation(logit_weight=0.0, label_weight=0.0, features=("1",))
+    wanted = sum(student[:2](x).square().sum().item() for x in inputs()) / len(inputs())
+    tuned = tune(student, inputs(), epochs=20, lr=1e-2, teacher=teacher, distillation=how)
+    assert tuned.trace[0].train_loss == pytest.approx(wanted, rel=0.3)
+    assert tuned.trace[-1].train_loss < 0.5 * tuned.trace[0].train_loss
+
+
 def test_features_of_other_names_are_matched_as_the_mapping_says() -> None:
     student, teacher = nn.Sequential(net(0)), net(1)
     how = Distillation(logit_weight=0, label_weight=0, features={"0.0": "0"})

@@ -187,3 +187,15 @@ def test_what_cannot_be_rebuilt_is_an_error() -> None:
 def test_options_out_of_range_are_an_error(options: dict[str, object], problem: str) -> None:
     with pytest.raises(OptionError, match=problem):
         reconstruct_(chain(0), chain(1), points(), ["0"], **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_wanted_outputs_that_are_all_0_count_by_the_absolute_error(mixed: bool) -> None:
+    small, dense = nn.Sequential(nn.Linear(2, 2, bias=False)), nn.Sequential(nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        small[0].weight.copy_(torch.eye(2))
+        dense[0].weight.copy_(torch.diag(torch.tensor([1.0, 0.0])))
+    inputs = [torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0, 0.0]])][: 1 + mixed]
+    (block,) = reconstruct_(small, dense, inputs, ["0"], epochs=20, lr=0.1)
+    assert block.before == pytest.approx(0.5)
+    assert block.after < 0.1

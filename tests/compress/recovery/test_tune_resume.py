@@ -1,7 +1,9 @@
 """A killed run goes on: the same numbers to the last bit, and no stranger's file."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,61 @@ def test_an_optimizer_that_cannot_be_written_down_is_an_error(tmp_path: Path) ->
 
     with pytest.raises(CheckpointError, match=r"Listing keeps a list as '0\.past'"):
         run(net(), resume=tmp_path / "run", optimizer=Listing)
+
+
+class Masked(nn.Module):
+    """A layer beside entries that are infinite, or no numbers."""
+
+    def __init__(self, *entries: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(16, 3)
+        self.register_buffer("mask", torch.tensor([*entries, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("entry", [-inf, inf, nan])
+def test_entries_that_are_not_finite_do_not_keep_a_run_from_going_on(tmp_path: Path, entry: float) -> None:
+    with pytest.raises(Killed):
+        run(Masked(entry, 0.0), 2, resume=tmp_path / "run")
+    whole, broken = Masked(entry, 0.0), Masked(entry, 0.0)
+    expected = run(whole)
+    assert without_time(run(broken, resume=tmp_path / "run")) == without_time(expected)
+    assert torch.equal(broken.layer.weight, whole.layer.weight)
+
+
+def test_infinite_entries_in_other_places_are_other_weights(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(Masked(-inf, 0.0), 1, resume=tmp_path / "run")
+    for others in ((0.0, -inf), (inf, 0.0), (0.0, 0.0)):
+        with pytest.raises(CheckpointError, match="with other weights at its start"):
+            run(Masked(*others), resume=tmp_path / "run")
+
+
+def test_a_model_interrupted_amid_an_epoch_without_validation_data_goes_on(tmp_path: Path) -> None:
+    class Interrupting:
+        """Batches that end in an interrupt in the third epoch."""
+
+        def __init__(self) -> None:
+            self.batches, self.epochs = shuffled(), 0
+            self.generator = self.batches.generator
+
+        def __iter__(self) -> Iterator[Any]:
+            self.epochs += 1
+            for k, batch in enumerate(self.batches):
+                if self.epochs == 3 and k == 2:
+                    raise KeyboardInterrupt
+                yield batch
+
+    whole, broken, batches = net(), net(), Interrupting()
+    torch.manual_seed(3)
+    tune(whole, shuffled(), epochs=4, lr=0.05)
+    torch.manual_seed(3)
+    with pytest.raises(KeyboardInterrupt):
+        tune(broken, batches, epochs=4, lr=0.05, resume=tmp_path / "run")
+    recorded = load_file(tmp_path / "run")
+    assert torch.equal(broken[5].weight, recorded["model/5.weight"])
+    tune(broken, batches, epochs=4, lr=0.05, resume=tmp_path / "run")
+    assert equal(broken, whole)

@@ -62,8 +62,8 @@ def evaluate(
     """Mean loss, and accuracy if it goes by labels of classes, in one pass, over all processes.
 
     Raises:
-        DataError: if there are no batches, or labels are wanted and missing, or the loss is not a number
-            because the inputs are not finite.
+        DataError: if there are no batches, or labels are wanted and missing or all -100, or the loss is not
+            a number because the inputs are not finite.
     """
     device = device_of(model)
     by_labels: bool | None = None
@@ -74,10 +74,10 @@ def evaluate(
             judged.append(_checked(objective.judged(model, batch, device, by_labels), batch))
     summed, right = sum(one.loss for one in judged), sum(one.right or 0 for one in judged)
     classes = sum(one.right is not None for one in judged)
-    losses, hit, counted, classified = total(
-        accelerator, summed, right, sum(one.count for one in judged), classes
+    losses, hit, counted, classified, batches_seen = total(
+        accelerator, summed, right, sum(one.count for one in judged), classes, len(judged) - 1
     )
-    return losses / checked_count(int(counted)), (hit / counted if classified else None)
+    return losses / checked_count(int(counted), int(batches_seen)), (hit / counted if classified else None)
 
 
 def _checked(judged: Judged, batch: Any) -> Judged:

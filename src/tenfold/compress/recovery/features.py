@@ -79,7 +79,7 @@ def first_tensor(output: object, name: str) -> Tensor:
 
 
 def relative_square(given: Tensor, wanted: Tensor, name: str) -> Tensor:
-    """‖given - wanted‖² / ‖wanted‖², in float32 at least.
+    """‖given - wanted‖² / ‖wanted‖², in float32 at least; where `wanted` is 0, ‖given‖².
 
     Raises:
         ShapeError: if the shapes differ.
@@ -87,6 +87,8 @@ def relative_square(given: Tensor, wanted: Tensor, name: str) -> Tensor:
     >>> import torch
     >>> relative_square(torch.ones(4), torch.full((4,), 2.0), "relu").item()
     0.25
+    >>> relative_square(torch.ones(4), torch.zeros(4), "relu").item()
+    4.0
     """
     if given.shape != wanted.shape:
         raise ShapeError(
@@ -94,7 +96,8 @@ def relative_square(given: Tensor, wanted: Tensor, name: str) -> Tensor:
             "Match modules whose outputs have the same shape.",
         )
     given, wanted = at_least_single(given), at_least_single(wanted)
-    return (given - wanted).square().sum() / wanted.square().sum().clamp_min(TINY)
+    size = wanted.square().sum()
+    return (given - wanted).square().sum() / size.where(size > TINY, 1.0)
 
 
 def at_least_single(values: Tensor) -> Tensor:

@@ -205,13 +205,14 @@ def _pass(data: _Data, stepper: torch.optim.Optimizer) -> None:
 
 
 def _error(data: _Data) -> float:
-    """‖small - dense‖ / ‖dense‖ over all batches."""
-    apart, whole = 0.0, TINY
+    """‖small - dense‖ / ‖dense‖ over all batches; ‖small‖ if all that is wanted is 0."""
+    apart, whole = 0.0, 0.0
     for given, wanted in data.pairs():
         size = at_least_single(wanted).square().sum().item()
-        apart += relative_square(data.output(given), wanted, data.name).item() * max(size, TINY)
+        error = relative_square(data.output(given), wanted, data.name).item()
+        apart += error * (size if size > TINY else 1.0)
         whole += size
-    return (apart / whole) ** 0.5
+    return (apart / (whole if whole > TINY else 1.0)) ** 0.5
 
 
 def _pairs(

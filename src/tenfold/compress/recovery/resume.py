@@ -82,6 +82,12 @@ class Record:
             self.scaler.load_state_dict(facts["scaler"])
         redraw(self.model, self.generators, under("draws", tensors))
 
+    def rewind(self) -> None:
+        """Give the model the weights of the file, from which the run can go on; if there is none, nothing."""
+        if self.path.exists():
+            _, tensors = read(self.path, FORMAT)
+            self.model.load_state_dict(under("model", tensors))
+
     def _check(self, facts: Facts, tensors: Tensors) -> None:
         if changed := difference(facts["asked"], json.loads(json.dumps(self.asked))):
             raise CheckpointError(
@@ -113,6 +119,8 @@ def difference(old: Any, new: Any, name: str = "") -> str:
 def sketch(tensors: Mapping[str, Any]) -> dict[str, float]:
     """One number a tensor, ⟨w, cos(0), cos(1), …⟩ / ‖w‖, which tells weights apart but not roundings.
 
+    Entries of ±∞ count as ±1, and NaN as 0.
+
     >>> sketch({"w": torch.tensor([2.0, 0.0]), "steps": torch.tensor(3)})
     {'w': 1.0}
     """
@@ -124,7 +132,7 @@ def _real(tensor: Tensor) -> bool:
 
 
 def _projected(tensor: Tensor) -> float:
-    values = tensor.flatten().cpu().double()
+    values = tensor.flatten().cpu().double().nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0)
     direction = torch.arange(len(values), dtype=torch.float64).cos()
     return float(values @ direction / values.norm().clamp_min(1e-30))
 

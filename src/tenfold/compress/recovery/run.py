@@ -38,8 +38,19 @@ class Run:
 
 
 def trained(run: Run, record: Record | None, progress: Callable[[Epoch], object] | None) -> Tuned:
-    """Go on from the record, or from the start, to the end."""
+    """Go on from the record, or from the start, to the end; a run that fails leaves the weights on record."""
     trace = [] if record is None else record.load()
+    try:
+        return _to_the_end(run, trace, record, progress)
+    except BaseException:
+        if record is not None:
+            record.rewind()
+        raise
+
+
+def _to_the_end(
+    run: Run, trace: list[Epoch], record: Record | None, progress: Callable[[Epoch], object] | None
+) -> Tuned:
     own = Losses(run.model, run.objective, device_of(run.model))
     losses = averaging(run.accelerator, own, run.objective.uses_all)
     if not trace:
@@ -73,13 +84,14 @@ def _epoch(run: Run, losses: nn.Module, number: int) -> Epoch:
 
 def _pass(run: Run, losses: nn.Module, number: int) -> float:
     """One step a batch; the mean loss over all labels, or over all inputs where there are none."""
-    summed, count = 0.0, 0
+    summed, count, steps = 0.0, 0, 0
     run.model.train()
     for batch in share(run.accelerator, run.train):
         weight = run.objective.weight(batch)
         summed, count = summed + _step(run, losses, batch, number) * weight, count + weight
-    summed, seen = total(run.accelerator, summed, count)
-    return summed / _seen(seen, number)
+        steps += 1
+    summed, seen, taken = total(run.accelerator, summed, count, steps)
+    return summed / _seen(seen, taken, number)
 
 
 def _step(run: Run, losses: nn.Module, batch: Any, number: int) -> float:
@@ -143,7 +155,12 @@ def _finite(loss: float, number: int) -> float:
     return loss
 
 
-def _seen(count: float, number: int) -> float:
+def _seen(count: float, steps: float, number: int) -> float:
+    if count == 0 and steps:
+        raise DataError(
+            f"No label of the training data counts in epoch {number}: all are -100.",
+            "Look at how the labels are padded or masked; those of -100 are left out of the loss.",
+        )
     if count == 0:
         raise DataError(
             f"The training data gave no batches in epoch {number}.",

@@ -81,16 +81,17 @@ def tune(
         resume: a file for the state after every epoch. If it is there, the run goes on from it, and ends with
             what an uninterrupted one would have given, bit for bit on one CPU, if `train` draws from torch's
             own generator or `train.generator` alone (not from `random` or NumPy). A finished run is not
-            repeated. Give the model as at the start, or as tuning left it, and the same functions: of `loss`,
-            `forward` and `penalty` the file tells only whether there were some.
+            repeated. Give the model as at the start, or as tuning left it with a file (an interrupted run
+            without `valid` leaves the weights of the file), and the same functions: of `loss`, `forward` and
+            `penalty` the file tells only whether there were some.
         progress: called with each new `Epoch` when it is done, by the first process alone.
 
     Raises:
         OptionError: for an option outside its range, or a loss or penalty that is not one number.
         ModelError: if no parameter is trainable, or the teacher is the model.
         SelectionError: if a feature to match is not the name of a module.
-        DataError: if `train` or `valid` gives no batches, or labels are wanted and missing; if the inputs of
-            `valid` are not finite.
+        DataError: if `train` or `valid` gives no batches, or labels are wanted and missing or all -100; if
+            the inputs of `valid` are not finite.
         ShapeError: if outputs do not fit the labels, or those of the teacher.
         DivergedError: if the training loss is not finite; the best weights so far stay.
         CheckpointError: if the file of `resume` is something else, or of another model or other options.

@@ -77,8 +77,9 @@ class FactorizedKernel(FactorizedLayer):
         channels = first, second * options.groups
         self.in_channels, self.out_channels = channels if self.transposed else channels[::-1]
         self.kernel_size = tuple(taps)
-        self.lengths = (LENGTH,) * self.order if example is None else tuple(int(n) for n in example[2:])
-        self.batch = BATCH if example is None else int(example[0])
+        shape = (BATCH, 0, *(LENGTH,) * self.order) if example is None else tuple(map(int, example))
+        self.lengths = shape[-self.order :]
+        self.batch = shape[0] if len(shape) == self.order + 2 else 1
         self.program = lower(self._application(value))
         self.weight = FactorizedTensor(value, layout, self.program)
         self.bias = bias
