@@ -13,12 +13,16 @@ SIXTH = 6
 
 
 def table(lost: Lost) -> list[str]:
-    """A row for each preset and budget, a column for each variant; last, plain over the last one measured."""
-    head = ["preset", "keep", *VARIANTS, "plain / last"]
-    rows = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(VARIANTS) + 1)}"]
+    """A row for each preset and budget, a column for each variant; last, plain over the last one measured.
+
+    Variants that were measured nowhere have no column.
+    """
+    measured = [name for name in VARIANTS if any(name == variant for _, _, variant in lost)]
+    head = ["preset", "keep", *measured, "plain / last"]
+    rows = [f"| {' | '.join(head)} |", f"|---|---|{'---:|' * (len(measured) + 1)}"]
     for preset in PRESETS:
         for keep in KEEPS:
-            cells = [lost.get((preset, keep, name)) for name in VARIANTS]
+            cells = [lost.get((preset, keep, name)) for name in measured]
             if all(cell is None for cell in cells):
                 continue
             shown = ["–" if cell is None else f"{cell:.1f}" for cell in cells]

@@ -1,18 +1,21 @@
 """A checkpoint gives back the model exactly, holds no pickle, and is whole or absent."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from tenfold import Budget, compress, load, save
+from tenfold.checkpoint import arrays as checkpoint_arrays
 from tenfold.checkpoint import folder as checkpoint_folder
-from tenfold.checkpoint.arrays import ARRAYS_FORMAT, reordered, stored_orders
+from tenfold.checkpoint.arrays import ARRAYS_FORMAT, read_arrays, reordered, stored_orders, write_arrays
+from tenfold.checkpoint.header import Header
 from tenfold.compress.presets import presets
-from tenfold.core.errors import CheckpointError, TenfoldError
+from tenfold.core.errors import CheckpointError, TargetError, TenfoldError
 from tenfold.nn import FactorizedConv
 
 
@@ -161,3 +164,93 @@ def test_factors_written_in_another_order_are_brought_to_the_layers() -> None:
     other = state[key].reshape(there).permute([orders[key].index(a) for a in turned]).contiguous()
     back = reordered(state | {key: other}, orders | {key: turned}, model)
     assert all(torch.equal(back[k], state[k]) for k in state)
+
+
+def buffers(**tensors: torch.Tensor) -> nn.Module:
+    model = nn.Module()
+    for name, tensor in tensors.items():
+        model.register_buffer(name, tensor)
+    return model
+
+
+Z = torch.tensor([1 + 2j, 3 - 4j])
+REAL = torch.tensor([1.0, -2.0])
+
+
+@pytest.mark.parametrize(
+    "views",
+    [{"a": Z, "b": Z.conj()}, {"a": Z.imag, "b": Z.conj().imag}, {"a": REAL, "b": REAL.view(torch.int32)}],
+    ids=["conjugate", "negative", "type"],
+)
+def test_views_that_read_one_storage_differently_are_written_apart(
+    views: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    for stored in (views, dict(reversed(views.items()))):
+        model = buffers(**stored)
+        write_arrays(model, tmp_path / "arrays")
+        found = read_arrays(tmp_path / "arrays", model)
+        assert all(found[name].dtype == views[name].dtype for name in views)
+        assert all(torch.equal(found[name], views[name]) for name in views)
+
+
+class Counting(nn.Module):
+    """Has an entry in its state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(Counting()), r"'0\._extra_state'.*no tensor but of type dict"),
+        (buffers(b=torch.empty(2, device="meta")), "'b'.*meta device"),
+        (buffers(b=torch.eye(2).to_sparse()), "'b'.*sparse"),
+        (buffers(b=Z.to(torch.complex128)), r"'b'.*torch\.complex128"),
+    ],
+    ids=["extra", "meta", "sparse", "complex128"],
+)
+def test_an_entry_that_cannot_be_stored_is_named(model: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        write_arrays(model, tmp_path / "arrays")
+    with pytest.raises(CheckpointError, match=message):
+        save(model, tmp_path / "small")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_entry_that_cannot_be_stored_is_named(tmp_path: Path) -> None:
+    model = buffers(b=torch.quantize_per_tensor(REAL, 0.1, 0, torch.qint8))
+    with pytest.raises(CheckpointError, match=r"'b'.*quantized"):
+        write_arrays(model, tmp_path / "arrays")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_our_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint_arrays, "save_file", full)
+    with pytest.raises(TargetError, match="No space left on device"):
+        save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "small")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_all_files_have_the_permissions_that_open_gives(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "small")
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "small").iterdir()} == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [("stored", '{"a": [1, "R"]}'), ("stored", '{"a": [["a"], "R"]}'), ("aliases", "[" * 100_000)],
+    ids=["number", "list", "deep"],
+)
+def test_a_damaged_header_is_our_error(part: str, text: str) -> None:
+    with pytest.raises(CheckpointError, match=f"damaged part '{part}'"):
+        Header.read({part: text}, Path("model.safetensors"))

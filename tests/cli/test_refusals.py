@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+import tenfold
+from tenfold.cli.images import alike, matched
+from tenfold.data import ImageData, open_data
 from tests.cli.conftest import Call, tiny
 
 NET = ("net.py:net", "--weights", "dense.safetensors")
@@ -191,3 +195,61 @@ def test_an_interruption_ends_with_130_and_leaves_nothing(
     monkeypatch.setattr("tenfold.cli.outcome.write_html", interrupted)
     assert call(*COMPRESS, "--tune-epochs", "0").code == 130
     assert {p for p in work.iterdir() if p.name != "__pycache__"} == before
+
+
+def write_folders(root: Path, classes: dict[str, int]) -> None:
+    """Four grey images for each class, of the brightness given."""
+    for name, grey in classes.items():
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("L", (8, 8), grey + number).save(root / name / f"{number}.png")
+
+
+def test_test_images_of_other_classes(refused: Call, work: Path) -> None:
+    write_folders(work / "train", {"cat": 0, "dog": 99})
+    write_folders(work / "other", {"wolf": 0, "xyz": 99})
+    for call in (COMPRESS, ("train", "net.py:net", "--data", "", "--out", "dense2.safetensors")):
+        told = refused(*with_option(call, "--data", "train"), "--test-data", "other").err
+        assert "was not trained on the classes wolf, xyz; it knows cat, dog" in told
+
+
+def test_test_images_of_some_of_the_classes_count_by_name(work: Path) -> None:
+    write_folders(work / "train", {"cat": 0, "dog": 99})
+    write_folders(work / "other", {"dog": 99})
+    train, test = (open_data(work / name) for name in ("train", "other"))
+    assert set(alike(train, test).labels.tolist()) == {1}
+
+
+def test_evaluate_finds_classes_by_their_names(call: Call, work: Path) -> None:
+    write_folders(work / "train", {"cat": 0, "dog": 99})
+    write_folders(work / "dogs", {"dog": 99})
+    write_folders(work / "both", {"cat": 99, "dog": 99})
+    write_folders(work / "wolves", {"wolf": 99})
+    done = call(*with_option(COMPRESS, "--data", "train"), "--tune-epochs", "0", "--input-shape", "4,1,8,8")
+    assert done.code == 0, done.err
+    evaluate = ("evaluate", "small", "--model", "net.py:net", "--json", "--data")
+    dogs, both = (call(*evaluate, name).json["accuracy"] for name in ("dogs", "both"))
+    assert dogs in (0, 1) and both == 0.5
+    network = tenfold.load(tiny, work / "small")
+    extra = json.loads((work / "small" / "extra.json").read_text())
+    shown = open_data(work / "dogs").normalized(extra["mean"], extra["std"])
+    assert dogs == float(network(next(iter(shown.batches(4)))[0]).argmax(1).float().mean())
+    told = call(*evaluate, "wolves")
+    assert told.code == 2 and "was not trained on the classes wolf" in told.err
+
+
+@pytest.mark.parametrize(
+    ("own", "known", "labels"),
+    [
+        (("dog", "horse"), ("cat", "dog", "horse"), [1, 2]),
+        (("a", "a"), ("a", "a"), [0, 1]),
+        (("3", "5"), tuple("0123456789"), [3, 5]),
+        (("0", "1"), ("cat", "dog"), [0, 1]),
+        (("cat", "dog"), ("0", "1"), [0, 1]),
+    ],
+)
+def test_labels_are_matched_by_name_where_there_are_names(
+    own: tuple[str, ...], known: tuple[str, ...], labels: list[int]
+) -> None:
+    data = ImageData(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.arange(2), own)
+    assert matched(data, known).labels.tolist() == labels

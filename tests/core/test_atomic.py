@@ -1,11 +1,20 @@
 """A target is the old one or the new one, whole; what lies beside it goes away."""
 
+import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from tenfold.core.atomic import replacing, replacing_folder, write_bytes, write_text
+from tenfold.core.atomic import (
+    check_file,
+    check_folder,
+    replacing,
+    replacing_folder,
+    write_bytes,
+    write_text,
+)
 from tenfold.core.errors import TargetError, TenfoldError
 
 
@@ -134,10 +143,12 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(
 ) -> None:
     target = old_folder(tmp_path / "small")
     break_rename(monkeypatch, "rename", failing)
-    with pytest.raises(TargetError, match="No space left"), replacing_folder(target):
-        pass
-    assert names(tmp_path) == ["small"]
+    with pytest.raises(TargetError, match="No space left") as error, replacing_folder(target) as temporary:
+        (temporary / "plan.json").write_text("new")
+    assert names(tmp_path) == [temporary.name, "small"]
     assert (target / "plan.json").read_text() == "old"
+    assert (temporary / "plan.json").read_text() == "new"
+    assert str(temporary) in error.value.problem
 
 
 def test_a_folder_of_somebody_else_stays(tmp_path: Path) -> None:
@@ -197,5 +208,106 @@ def test_a_parent_that_is_not_writable_is_an_error(tmp_path: Path, writing) -> N
 
 @pytest.mark.parametrize("writing", [replacing, replacing_folder])
 def test_what_the_system_refuses_is_our_error(tmp_path: Path, writing) -> None:
-    with pytest.raises(TargetError, match="File name too long"), writing(tmp_path / ("x" * 250)):
+    with pytest.raises(TargetError, match="File name too long"), writing(tmp_path / ("x" * 300)):
         pass
+
+
+@pytest.mark.parametrize("check", [check_file, check_folder])
+def test_a_check_refuses_a_name_that_is_too_long(tmp_path: Path, check) -> None:
+    with pytest.raises(TargetError, match="File name too long"):
+        check(tmp_path / ("x" * 300))
+
+
+def test_every_name_that_the_system_takes_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("é" * 127), "whole")
+    with replacing_folder(tmp_path / ("x" * 255)):
+        pass
+    assert names(tmp_path) == ["x" * 255, "é" * 127]
+
+
+@pytest.mark.parametrize("check", [check_file, replacing])
+def test_a_file_that_is_a_mount_point_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check
+) -> None:
+    (tmp_path / "model").touch()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "model")
+    with pytest.raises(TargetError, match="mount point"), check(tmp_path / "model") or nullcontext():
+        pass
+
+
+@pytest.mark.parametrize("check", [check_folder, replacing_folder])
+def test_a_folder_that_is_a_mount_point_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check
+) -> None:
+    (tmp_path / "small").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "small")
+    message = "mount point.*\n.*Give a folder inside it"
+    with pytest.raises(TargetError, match=message), check(tmp_path / "small") or nullcontext():
+        pass
+
+
+def put_by_another_run(monkeypatch: pytest.MonkeyPatch, target: Path, times: int) -> None:
+    """After each of the first `times` renames away from the target, another run's folder is there."""
+    rename, calls = os.rename, []
+
+    def raced(source: Path, goal: Path) -> None:
+        rename(source, goal)
+        if source == target and len(calls) < times:
+            calls.append(source)
+            target.mkdir()
+            (target / "plan.json").write_text("theirs")
+
+    monkeypatch.setattr(os, "rename", raced)
+
+
+def test_a_folder_that_another_run_puts_between_the_renames_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = old_folder(tmp_path / "small")
+    put_by_another_run(monkeypatch, target, times=2)
+    with replacing_folder(target) as temporary:
+        (temporary / "plan.json").write_text("ours")
+    assert names(tmp_path) == ["small"]
+    assert (target / "plan.json").read_text() == "ours"
+
+
+def test_a_folder_that_another_run_keeps_writing_is_an_error_that_names_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = old_folder(tmp_path / "small")
+    put_by_another_run(monkeypatch, target, times=100)
+    with pytest.raises(TargetError, match="another run") as error, replacing_folder(target) as temporary:
+        (temporary / "plan.json").write_text("ours")
+    assert names(tmp_path) == [temporary.name, "small"]
+    assert (temporary / "plan.json").read_text() == "ours"
+    assert str(temporary) in error.value.problem
+
+
+@pytest.mark.parametrize("writing", [replacing, replacing_folder])
+def test_a_disk_that_is_full_while_writing_is_our_error(tmp_path: Path, writing) -> None:
+    with pytest.raises(TargetError, match="No space left on device"), writing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(FileNotFoundError), writing(tmp_path / "x"):
+        raise FileNotFoundError(errno.ENOENT, "of another file")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("writing", [replacing, replacing_folder])
+def test_a_disk_that_is_full_on_flushing_is_our_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TargetError, match="Input/output error"), writing(tmp_path / "x") as temporary:
+        (temporary / "y" if temporary.is_dir() else temporary).write_text("lost")
+    assert names(tmp_path) == []
+
+
+def test_the_permissions_of_a_folder_are_kept(tmp_path: Path) -> None:
+    target = old_folder(tmp_path / "small")
+    target.chmod(0o700)
+    with replacing_folder(target):
+        pass
+    assert target.stat().st_mode & 0o777 == 0o700

@@ -5,6 +5,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pyarrow as arrow
@@ -262,3 +263,43 @@ def test_an_unknown_extension_is_an_error_that_names_the_known(tmp_path: Path) -
         DataError, match=r"ends in '\.csv', which is not known\.\nGive a \.parquet file, an \.npz"
     ):
         open_data(tmp_path / "a.csv")
+
+
+def test_a_label_beyond_int64_is_an_error(tmp_path: Path) -> None:
+    labels = np.array([0, 2**63 + 5], np.uint64)
+    np.savez(tmp_path / "a.npz", images=GREY[:2], labels=labels)
+    with pytest.raises(DataError, match=r"a\.npz has the label 9223372036854775813, which is no int64"):
+        open_data(tmp_path / "a.npz")
+    images = [{"bytes": encoded(GREY[0])}] * 2
+    parquet.write_table(arrow.table({"image": images, "label": labels}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"Row 1 of .*a\.parquet has the label 9223372036854775813"):
+        open_data(tmp_path / "a.parquet")
+
+
+def test_a_damaged_compressed_archive_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=GREY, labels=np.arange(5))
+    content = bytearray(path.read_bytes())
+    content[60:120] = b"\xff" * 60
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz is not a NumPy archive .*\(Error -3 while decompressing"):
+        open_data(path)
+
+
+def test_a_header_of_more_than_memory_is_an_error(tmp_path: Path) -> None:
+    header = BytesIO()
+    wanted = {"descr": "|u1", "fortran_order": False, "shape": (2**59, 8)}
+    np.lib.format.write_array_header_1_0(header, wanted)
+    with ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    with pytest.raises(DataError, match=r"a\.npz is not a NumPy archive .*\(Unable to allocate"):
+        open_data(tmp_path / "a.npz")
+
+
+def test_what_has_the_name_of_an_image_but_is_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a" / "1.png").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"1\.png cannot be read as an image \(Is a directory\)"):
+        open_data(tmp_path)
+    (tmp_path / "a" / "0.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"0\.png cannot be read as an image \(No such file"):
+        open_data(tmp_path)

@@ -105,3 +105,45 @@ def test_folded_model_equals_the_compressed_one() -> None:
     inference = fold(small)
     assert not any(isinstance(m, FactorizedLayer) for m in inference.modules())
     torch.testing.assert_close(inference(x), small(x), atol=1e-5, rtol=1e-4)
+
+
+class Twice(nn.Module):
+    """One layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = FactorizedLinear(64, 64, rank=4)
+        self.two = self.one
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.one(x))
+
+
+def test_a_layer_under_two_names_is_one_chain() -> None:
+    model, x = Twice(), torch.randn(2, 64)
+    native = to_native(model)
+    assert isinstance(native.one, nn.Sequential) and native.one is native.two
+    torch.testing.assert_close(native(x), model(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", [(), (0,), (1,), (0, 1)], ids=str)
+def test_frozen_factors_stay_frozen(frozen: tuple[int, ...]) -> None:
+    layer = FactorizedLinear(64, 32, rank=4, bias=False)
+    factors = layer.weight.factors()
+    for place in frozen:
+        factors[place].requires_grad_(False)
+    sizes = {tuple(factor.shape): factor.requires_grad for factor in factors}
+    found = {tuple(p.shape): p.requires_grad for p in to_native(layer).parameters()}
+    assert {frozenset(shape): can for shape, can in found.items()} == {
+        frozenset(shape): can for shape, can in sizes.items()
+    }
+
+
+def test_products_are_trained_if_a_factor_is() -> None:
+    layer = FactorizedConv(
+        64, 64, (3, 3), rank=16, format="cp", layout="o i h w -> o i h w", example=(10**6, 64, 9, 9)
+    )
+    assert "merge" in layer.program.kinds
+    assert all(p.requires_grad for p in to_native(layer).parameters())
+    layer.requires_grad_(False)
+    assert not any(p.requires_grad for p in to_native(layer).parameters())

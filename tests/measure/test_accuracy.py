@@ -43,3 +43,9 @@ def test_outputs_that_do_not_fit_the_labels_are_an_error(outputs: Tensor) -> Non
 def test_batches_move_to_the_model() -> None:
     model = nn.Linear(3, 3).cuda()
     assert 0 <= accuracy(model, [(answers([1, 2]), torch.tensor([1, 2]))]) <= 1
+
+
+def test_nan_is_never_right() -> None:
+    outputs = answers([0, 1, 2, 0])
+    outputs[0], outputs[1, 2] = float("nan"), float("nan")
+    assert accuracy(nn.Identity(), [(outputs, torch.tensor([0, 2, 2, 0]))]) == 0.5

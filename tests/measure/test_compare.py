@@ -1,14 +1,16 @@
 """A comparison is the ratio of two measurements, and goes into JSON."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tenfold.core.errors import DataError
 from tenfold.measure import Comparison, Latency, Measurement, compare, measure
+from tenfold.measure.running import Example
 
 SECOND = Latency(1.0, 0.9, 1.1, 20, 1, "cpu")
 DENSE = Measurement(200, 800, 4000, SECOND, 1000, 0.9)
@@ -67,3 +69,10 @@ def test_a_generator_of_batches_is_an_error_that_says_why() -> None:
     batches = ((torch.eye(2), torch.arange(2)) for _ in range(3))
     with pytest.raises(DataError, match="a generator can be read only once"):
         compare(nn.Linear(2, 2), nn.Linear(2, 2), torch.ones(1, 2), batches, timing=False)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: (x,), lambda x: {"input": x}])
+def test_a_model_that_works_in_place_leaves_the_example_alone(kind: Callable[[Tensor], Example]) -> None:
+    x = -torch.ones(2, 4)
+    measure(nn.ReLU(inplace=True), kind(x), repeats=1)
+    assert torch.equal(x, -torch.ones(2, 4))

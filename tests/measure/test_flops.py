@@ -1,5 +1,6 @@
 """FLOPs agree with the formulas, for fused layers too."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tenfold.compress.cost import dense_flops
 from tenfold.measure import flops
 from tenfold.measure.unfused import unfused_kernels, unfused_layers
 
@@ -94,3 +96,21 @@ def test_settings_come_back_after_an_error(unfused: Callable[[], AbstractContext
         raise KeyError
     assert torch.backends.mha.get_fastpath_enabled()
     assert (torch.backends.cudnn.enabled, torch.backends.mkldnn.enabled) == before
+
+
+@pytest.mark.parametrize("batch", [(2,), (2, 3), ()], ids=str)
+def test_flops_of_a_bilinear_layer_are_those_of_the_plan(batch: tuple[int, ...]) -> None:
+    layer = nn.Bilinear(5, 6, 7)
+    found = flops(layer, (torch.ones(*batch, 5), torch.ones(*batch, 6)))
+    assert found == dense_flops(layer, (*batch, 5)) == math.prod(batch) * 2 * (5 * 6 * 7 + 6 * 7)
+
+
+def test_flops_of_products_that_torch_does_not_count() -> None:
+    class Called(nn.Module):
+        def forward(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+            return function(*inputs)
+
+    z = torch.ones(4, dtype=torch.complex64)
+    assert flops(Called(), (torch.vdot, z, z)) == 2 * 4
+    added = (torch.ones(3, 5), torch.ones(2, 3, 4), torch.ones(2, 4, 5))
+    assert flops(Called(), (torch.addbmm, *added)) == 2 * 2 * 3 * 4 * 5

@@ -84,3 +84,16 @@ def test_gpu_time_includes_what_the_gpu_does() -> None:
     small, large = nn.Linear(64, 64).cuda(), nn.Linear(16384, 16384).cuda()
     assert latency(small, torch.randn(1, 64)).device == "cuda:0"
     assert latency(large, torch.randn(16384, 16384)).median > 10 * latency(small, torch.randn(1, 64)).median
+
+
+def test_every_pass_sees_the_example_as_it_was() -> None:
+    seen: list[float] = []
+
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(float(x.sum()))
+            return x.mul_(2)
+
+    x = torch.ones(3)
+    latency(Doubled(), x, warmup=1, repeats=3)
+    assert seen == [3.0] * 4 and x.tolist() == [1, 1, 1]

@@ -1,16 +1,19 @@
 """A state dict as safetensors: contiguous, each shared parameter once, and the order in which factors lie."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tenfold.checkpoint.header import ARRAYS_FORMAT, Header, read_header, unreadable
 from tenfold.checkpoint.joint import families_of
 from tenfold.compress.apply import factorized
-from tenfold.core.errors import CheckpointError
+from tenfold.core.errors import CheckpointError, TargetError
 from tenfold.core.layout import rearrange
 from tenfold.core.network import Axes
 from tenfold.core.program import Stored
@@ -21,19 +24,74 @@ __all__ = ["ARRAYS_FORMAT", "read_arrays", "reordered", "stored_orders", "write_
 
 
 def write_arrays(model: nn.Module, path: Path) -> None:
-    """Write the model's state dict; what two names share is written once and the second name noted."""
+    """Write the model's state dict; what two names share is written once and the second name noted.
+
+    Raises:
+        CheckpointError: if an entry is no tensor, or one that safetensors cannot hold; nothing is written.
+        TargetError: if the file cannot be written.
+    """
     arrays: dict[str, Tensor] = {}
-    first: dict[tuple[int, ...], str] = {}
+    first: dict[Hashable, str] = {}
     aliases: dict[str, str] = {}
     for name, tensor in model.state_dict().items():
-        key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), *tensor.shape, *tensor.stride())
+        _check_storable(name, tensor)
+        key = _identity(tensor)
         if tensor.numel() and key in first:
             aliases[name] = first[key]
             continue
         first[key] = name
-        arrays[name] = tensor.detach().contiguous().clone()
-    save_file(arrays, path, Header(aliases, stored_orders(model), families_of(model)).metadata())
-    path.chmod(0o644)  # safetensors leaves it readable by its owner alone
+        arrays[name] = tensor.detach().resolve_conj().resolve_neg().contiguous().clone()
+    _write(arrays, path, Header(aliases, stored_orders(model), families_of(model)).metadata())
+
+
+def _identity(tensor: Tensor) -> Hashable:
+    """Equal for tensors with the same numbers at the same place."""
+    place = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
+    return place, tensor.shape, tensor.stride(), tensor.dtype, tensor.is_conj(), tensor.is_neg()
+
+
+def _check_storable(name: str, entry: Any) -> None:
+    if problem := _problem(entry):
+        raise CheckpointError(
+            f"the entry '{name}' of the model's state cannot be stored: it is {problem}.",
+            "A checkpoint holds dense tensors; convert the entry, or keep it out of the state dict.",
+        )
+
+
+def _problem(entry: Any) -> str | None:
+    """What keeps an entry of a state dict from being written."""
+    if not isinstance(entry, Tensor):
+        return f"no tensor but of type {type(entry).__name__}"
+    if entry.is_meta:
+        return "on the meta device, without values"
+    if entry.is_quantized:
+        return "a quantized tensor"
+    if entry.layout != torch.strided or entry.is_nested:
+        return "a sparse or nested tensor"
+    return None if _has_format(entry.dtype) else f"of the type {entry.dtype}, which safetensors lacks"
+
+
+def _has_format(dtype: torch.dtype) -> bool:
+    """Asked by writing one number, for each version of safetensors has other types."""
+    try:
+        to_bytes({"one": torch.empty(1, dtype=dtype)})
+    except (KeyError, ValueError, SafetensorError):
+        return False
+    return True
+
+
+def _write(arrays: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """With the permissions that `open` gives; safetensors alone leaves a file to its owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(arrays, path, metadata)
+    except SafetensorError as error:
+        raise TargetError(
+            f"'{path}' cannot be written: {error}.",
+            "Check the permissions and the free space there, or choose another folder.",
+        ) from error
+    path.chmod(mode)
 
 
 def stored_orders(model: nn.Module) -> dict[str, Axes]:

@@ -11,12 +11,17 @@ from torch import nn
 from tenfold.checkpoint.arrays import read_arrays, write_arrays
 from tenfold.checkpoint.header import read_header
 from tenfold.checkpoint.joint import join_, joint_layers
+from tenfold.checkpoint.ties import places_of_tied, tie_
 from tenfold.compress.apply import apply_
+from tenfold.compress.batches import tensors
 from tenfold.compress.plan import Plan
 from tenfold.core.atomic import replacing_folder
 from tenfold.core.errors import CheckpointError, TenfoldError
+from tenfold.nn import FactorizedLayer
 
-PLAN, ARRAYS, EXTRA = "plan.json", "model.safetensors", "extra.json"
+PLAN, ARRAYS, EXTRA, REPORT = "plan.json", "model.safetensors", "extra.json", "report"
+CONTENT = PLAN, ARRAYS, EXTRA, REPORT
+"""All that may lie in a folder that is replaced: a folder with anything else is not a checkpoint alone."""
 
 
 def save(
@@ -42,7 +47,7 @@ def save(
     """
     plan = Plan.of(model) if plan is None else plan
     _check_described(model, plan)
-    with replacing_folder(directory, marker=PLAN) as folder:
+    with replacing_folder(directory, PLAN, CONTENT) as folder:
         write_arrays(model, folder / ARRAYS)
         (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
         if extra is not None:
@@ -57,7 +62,7 @@ def load(
 
     `architecture` builds the *dense* model (its weights do not matter), or is one, which is then changed in
     place. It is built on the meta device, so that no dense weight is ever allocated; if it holds tensors that
-    no state dict has, it is built on `device`.
+    no state dict has, or looks at numbers while it is built, it is built on `device`.
 
     Raises:
         CheckpointError: if the folder is no checkpoint, or does not fit the architecture.
@@ -67,12 +72,27 @@ def load(
     arrays = _present(folder / ARRAYS)
     if isinstance(architecture, nn.Module):
         return _filled(architecture, plan, arrays).to(device).eval()
-    with torch.device("meta"):
-        model = _filled(architecture(), plan, arrays)
-    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+    model = _built_on_meta(architecture)
+    model = None if model is None else _filled(model, plan, arrays)
+    if model is None or _has_meta(model):
         with torch.device(device):
             model = _filled(architecture(), plan, arrays)
     return model.to(device).eval()
+
+
+def _built_on_meta(architecture: Callable[[], nn.Module]) -> nn.Module | None:
+    """The architecture without memory; None if its constructor looks at numbers."""
+    try:
+        with torch.device("meta"):
+            return architecture()
+    except (RuntimeError, NotImplementedError):
+        return None
+
+
+def _has_meta(model: nn.Module) -> bool:
+    """Whether a tensor of the model, in its state or an attribute, is still on the meta device."""
+    held = (tensor for module in model.modules() for tensor in tensors([*vars(module).values()]))
+    return any(t.is_meta for t in (*model.parameters(), *model.buffers(), *held))
 
 
 def _filled(model: nn.Module, plan: Plan, arrays: Path) -> nn.Module:
@@ -86,7 +106,9 @@ def _filled(model: nn.Module, plan: Plan, arrays: Path) -> nn.Module:
             "Give the architecture that was compressed.",
         ) from error
     try:
+        tied = places_of_tied(model)
         model.load_state_dict(read_arrays(arrays, model), assign=True)
+        tie_(model, tied)
     except RuntimeError as error:
         raise CheckpointError(
             f"the arrays of '{arrays}' do not fit the architecture: {error}",
@@ -110,6 +132,12 @@ def _check_described(model: nn.Module, plan: Plan) -> None:
             f"the plan describes '{joint}', which shares factors with other layers.",
             "Save without the plan, or with one that has no joint layers.",
         )
+    for name in plan.layers:
+        if not isinstance(dict(model.named_modules(remove_duplicate=False)).get(name), FactorizedLayer):
+            raise CheckpointError(
+                f"the plan describes '{name}', which is no factorized layer of the model.",
+                "Save without the plan, or with the one that was applied.",
+            )
     for name, ps in Plan.of(model).layers.items():
         own = ps["weight"]
         given = plan.layers.get(name, {}).get("weight")

@@ -50,7 +50,7 @@ class Header(NamedTuple):
             )
         return Header(
             _part(metadata, "aliases", path, lambda data: {str(k): str(v) for k, v in data.items()}),
-            _part(metadata, "stored", path, lambda data: {k: tuple(axes) for k, axes in data.items()}),
+            _part(metadata, "stored", path, lambda data: {k: _axes(axes) for k, axes in data.items()}),
             tuple(_part(metadata, "joint", path, lambda data: [Family.from_dict(one) for one in data])),
         )
 
@@ -69,10 +69,16 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"'{path}' cannot be read: {error}.", "It may be cut short; write it anew.")
 
 
+def _axes(names: list[Any]) -> Axes:
+    if lost := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"{lost[0]!r} is no axis")
+    return tuple(names)
+
+
 def _part(metadata: Mapping[str, str], name: str, path: Path, made: Callable[[Any], Any]) -> Any:
     try:
         return made(json.loads(metadata.get(name, "[]" if name == "joint" else "{}")))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"the header of '{path}' has a damaged part '{name}': {error!r}.", "Write the checkpoint anew."
         ) from error

@@ -26,6 +26,7 @@ def apply(
     from rich.console import Console
 
     from tenfold.checkpoint import save
+    from tenfold.checkpoint.folder import CONTENT, PLAN
     from tenfold.cli import listing
     from tenfold.cli.bars import bars
     from tenfold.cli.images import given_scale, noted_scale
@@ -34,7 +35,7 @@ def apply(
     from tenfold.compress import Plan, apply_
     from tenfold.core.atomic import check_folder
 
-    check_folder(out, "plan.json")
+    check_folder(out, PLAN, CONTENT)
     given = given_scale(mean, std)
     chosen = recorded(Plan.load(plan), model, seed)
     dense, read = dense_model(model, weights, seed)

@@ -75,6 +75,7 @@ def compress(
     import torch
     from rich.console import Console
 
+    from tenfold.checkpoint.folder import CONTENT, PLAN
     from tenfold.cli import asked, images
     from tenfold.cli.bars import bars
     from tenfold.cli.models import check_runs
@@ -84,7 +85,7 @@ def compress(
     from tenfold.core.atomic import check_folder
     from tenfold.report import as_rich
 
-    check_folder(out, "plan.json")
+    check_folder(out, PLAN, CONTENT)
     budget, chosen_rule, selection = asked.budget(keep), asked.rule(rule), asked.selection(select)
     inner = asked.metric(metric, refine)
     given, where = images.given_scale(mean, std), asked.device(device)
@@ -93,7 +94,7 @@ def compress(
         train = images.open_images(data, progress)
         test = images.open_images(test_data, progress, test=True) if test_data else None
         if test:
-            images.check_alike(train, test)
+            test = images.alike(train, test)
         scale = given or images.noted_scale(read.notes, "the weights") or images.measured_scale(train)
         train = images.scaled(train, scale)
         example = torch.zeros(asked.shape(input_shape)) if input_shape else images.first(train, BATCH)

@@ -23,6 +23,7 @@ def evaluate(
 ) -> None:
     """Load a checkpoint, and measure its accuracy, size, FLOPs and latency.
 
+    Classes are found by the names that the checkpoint notes, if it does.
     The architecture comes from --model: nothing is imported because a file says so.
     """
     import json
@@ -42,6 +43,7 @@ def evaluate(
     network = checkpoint.network(text).to(where)
     with bars(as_json) as progress:
         shown = images.scaled(images.open_images(data, progress, test=True), scale)
+        shown = images.matched(shown, images.noted_classes(checkpoint.notes) or shown.classes)
         example = images.first(shown, BATCH).to(where)
         check_runs(network, example, text, "Give images of the kind it was trained on.", len(shown.classes))
         found = measurements({"it": network}, example, shown.batches(batch_size), progress)["it"]

@@ -1,11 +1,12 @@
 """Images for the subcommands: opened with a bar, and normalized as the weights expect."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tenfold.cli.asked import numbers
@@ -55,6 +56,12 @@ def noted_scale(notes: Mapping[str, Any], source: str) -> Scale | None:
         return None
 
 
+def noted_classes(notes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes that stand in a file; none if there are none."""
+    classes = notes.get("classes")
+    return tuple(map(str, classes)) if isinstance(classes, list) else ()
+
+
 def measured_scale(data: ImageData) -> Scale:
     """The mean and deviation of images."""
     own = data.normalized()
@@ -66,13 +73,53 @@ def scaled(data: ImageData, scale: Scale) -> ImageData:
     return data.normalized(scale.mean, scale.std)
 
 
-def check_alike(train: ImageData, test: ImageData) -> None:
-    """Raise DataError unless both have images of one shape, and the test has no class of its own."""
+def alike(train: ImageData, test: ImageData) -> ImageData:
+    """The test with the labels of the training, class by class.
+
+    Classes that are only numbered cannot be compared: then the test may not have more of them.
+
+    Raises:
+        DataError: unless both have images of one shape, and the training has all classes of the test.
+    """
     if train.images.shape[1:] != test.images.shape[1:] or len(test.classes) > len(train.classes):
         own, other = (f"{len(d.classes)} classes of {_shape(d)}" for d in (train, test))
         raise DataError(
             f"The training images are {own}, those of the test {other}.", "Give images of one kind."
         )
+    return matched(test, train.classes)
+
+
+def matched(data: ImageData, classes: Sequence[str]) -> ImageData:
+    """The data with each label as the place of its class in `classes`, found by its name.
+
+    They stay as they are where one side has only numbers for names, and not all are found.
+
+    Raises:
+        DataError: if both have names, and one of the data is not among `classes`.
+    """
+    if data.classes == tuple(classes):  # also where two of them have one name
+        return data
+    places = {name: place for place, name in enumerate(classes)}
+    unknown = [name for name in data.classes if name not in places]
+    if not unknown:
+        labels = torch.tensor([places[name] for name in data.classes])[data.labels]
+        return replace(data, labels=labels, classes=tuple(classes))
+    if _numbered(data.classes) or _numbered(classes):
+        return data
+    raise DataError(
+        f"The model was not trained on the classes {_names(unknown)}; it knows {_names(classes)}.",
+        "Give images of the classes of the training, with the same names.",
+    )
+
+
+def _numbered(classes: Sequence[str]) -> bool:
+    """Whether the classes have the names that `ImageData` gives to those without."""
+    return list(classes) == [str(place) for place in range(len(classes))]
+
+
+def _names(classes: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(classes) - most} more" if len(classes) > most else ""
+    return ", ".join(classes[:most]) + more
 
 
 def _shape(data: ImageData) -> str:

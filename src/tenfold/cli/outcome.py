@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.checkpoint import save
+from tenfold.checkpoint.folder import CONTENT, PLAN, REPORT
 from tenfold.cli import asked
 from tenfold.cli.bars import Bars
 from tenfold.cli.images import Scale
@@ -38,7 +39,6 @@ from tenfold.measure import accuracy
 from tenfold.ranks import Budget, RankRule
 from tenfold.report import Row, Table, write_html
 
-MARKER, REPORT = "plan.json", "report"
 TRAINED, EVALUATED = 0.9, 256
 
 
@@ -207,7 +207,7 @@ def _extra(job: Job, row: Row, dense: Row) -> dict[str, Any]:
 
 def write(out: Path, outcome: Outcome) -> None:
     """Checkpoint and report in one folder, all of it or nothing."""
-    with replacing_folder(out, MARKER) as folder:
+    with replacing_folder(out, PLAN, CONTENT) as folder:
         save(outcome.model, folder, outcome.plan, outcome.extra)
         (folder / REPORT).mkdir()
         write_html(outcome.table, folder / REPORT / "index.html")

@@ -27,6 +27,7 @@ def plan(
     from tenfold.cli.models import check_runs
     from tenfold.cli.requests import dense_model, recorded
     from tenfold.compress import plan as make_plan
+    from tenfold.compress.opening import opened
     from tenfold.core.atomic import check_file
 
     if out:
@@ -44,7 +45,8 @@ def plan(
     if as_json:
         typer.echo(made.to_json(), nl=False)
         return
-    shapes = {name: tuple(p.shape) for name, p in network.named_parameters(remove_duplicate=False)}
+    parameters = opened(network).named_parameters(remove_duplicate=False)
+    shapes = {name: tuple(p.shape) for name, p in parameters}
     Console().print(listing.planned(f"{model}, {asked.in_words(budget)}", made, shapes))
     if out:
         typer.echo(f"Wrote {out}. Next: tenfold apply {model} --weights … --plan {out} --out DIR")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.cli.bars import Bars, Batches
 from tenfold.compress import LayerFit, Plan
+from tenfold.compress.opening import opened
 from tenfold.measure import Measurement, accuracy, flops, interleaved, nbytes, parameters
 from tenfold.report import LayerLine
 
@@ -43,7 +44,8 @@ def checked(model: nn.Module, batches: Batches, text: str, bars: Bars) -> float:
 
 
 def layer_lines(dense: nn.Module, plan: Plan, fits: Sequence[LayerFit]) -> tuple[LayerLine, ...]:
-    """What each site became, in the order of the dense model."""
+    """What each site became, in the order of the dense model, opened."""
+    dense = opened(dense)
     lines = {f.name: _fitted(f) for f in fits}
     for name, reason in plan.dense.items():
         weight = dense.get_parameter(name)

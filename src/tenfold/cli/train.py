@@ -55,7 +55,7 @@ def train(
         shown = images.scaled(shown, scale)
         test = images.open_images(test_data, progress, test=True) if test_data else None
         if test:
-            images.check_alike(shown, test)
+            test = images.alike(shown, test)
         check_runs(network, images.first(shown, 2), model, "Give images of its shape.", len(shown.classes))
         seen, valid = shown.split(0.9, seed)
         batches = shuffled(seen, batch_size, seed)

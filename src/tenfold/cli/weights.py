@@ -82,15 +82,27 @@ def fill_(model: nn.Module, weights: Weights, path: Path, text: str) -> None:
     Raises:
         CheckpointError: if names or shapes differ; it lists some.
     """
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights.arrays and not name.endswith(COUNTER)]
+    own = model.state_dict(keep_vars=True)
+    given = {id(own[name]) for name in weights.arrays if name in own}
+    missing = [
+        name
+        for name, value in own.items()
+        if name not in weights.arrays and id(value) not in given and not name.endswith(COUNTER)
+    ]
     unexpected = [name for name in weights.arrays if name not in own]
+    known = {name: array for name, array in weights.arrays.items() if name in own}
     shapes = [
         f"{name} is {tuple(array.shape)} instead of {tuple(own[name].shape)}"
-        for name, array in weights.arrays.items()
-        if name in own and array.shape != own[name].shape
+        for name, array in known.items()
+        if array.shape != own[name].shape
     ]
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    complexes = [name for name, array in known.items() if array.is_complex() and not own[name].is_complex()]
+    faults = {
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
+        "complex in place of real": complexes,
+    }
     if any(faults.values()):
         listed = "; ".join(f"{what}: {_some(names)}" for what, names in faults.items() if names)
         raise CheckpointError(f"'{path}' does not fit '{text}'. {listed}.", "Give their architecture.")

@@ -133,7 +133,7 @@ class Plan:
     def load(path: str | Path) -> "Plan":
         """Read the JSON."""
         try:
-            return Plan.from_json(Path(path).read_text())
+            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"the plan '{path}' cannot be read: {error}.", "Check the path.") from error
 

@@ -18,7 +18,7 @@ def read_folder(root: Path, progress: Progress | None = None) -> ImageData:
     folders agree.
 
     Raises:
-        DataError: if there are no images, one cannot be decoded, or sizes differ (the message says the file).
+        DataError: if there are no images, one cannot be read, or sizes differ (the message says the file).
         MissingExtraError: without Pillow.
 
     >>> from tempfile import TemporaryDirectory
@@ -38,7 +38,7 @@ def read_folder(root: Path, progress: Progress | None = None) -> ImageData:
             f"but {root.name} holds {len(folders)} folders without any.",
             "Put the images of each class into a folder of its own.",
         )
-    encoded = ((str(path), path.read_bytes()) for path, _ in found)
+    encoded = ((str(path), _read(path)) for path, _ in found)
     images = decode_images(encoded, len(found), progress)
     return ImageData(
         images, torch.tensor([label for _, label in found]), tuple(path.name for path in folders)
@@ -47,3 +47,12 @@ def read_folder(root: Path, progress: Progress | None = None) -> ImageData:
 
 def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read as an image ({error.strerror}).", "Repair it or leave it out."
+        ) from error

@@ -1,5 +1,6 @@
 """NumPy archives of labelled images."""
 
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -10,6 +11,8 @@ from tenfold.core.errors import DataError
 from tenfold.data.images import ImageData
 
 CHANNELS = (1, 3, 4)
+# What NumPy and zipfile raise where an archive is none, is cut off, or claims more than there is.
+DAMAGES = (BadZipFile, zlib.error, OSError, ValueError, TypeError, EOFError, MemoryError, RuntimeError)
 
 
 def read_npz(path: Path) -> ImageData:
@@ -35,14 +38,14 @@ def read_npz(path: Path) -> ImageData:
             "Write it with numpy.savez(path, images=images, labels=labels).",
         )
     images = np.ascontiguousarray(_channels_second(_as_bytes(arrays["images"])))
-    return ImageData(torch.from_numpy(images), torch.from_numpy(_whole(arrays["labels"])))
+    return ImageData(torch.from_numpy(images), torch.from_numpy(_whole(path, arrays["labels"])))
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return dict(archive)
-    except (BadZipFile, OSError, ValueError, TypeError, EOFError) as error:
+    except DAMAGES as error:
         raise DataError(
             f"{path} is not a NumPy archive of plain arrays ({error}).",
             "Write it with numpy.savez(path, images=images, labels=labels).",
@@ -76,7 +79,11 @@ def _channels_second(images: np.ndarray) -> np.ndarray:
     return images if second else images.transpose(0, 3, 1, 2)
 
 
-def _whole(labels: np.ndarray) -> np.ndarray:
+def _whole(path: Path, labels: np.ndarray) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"Labels are of type {labels.dtype}.", "Needed are whole numbers, from 0.")
+    if labels.size and labels.max() > np.iinfo(np.int64).max:
+        raise DataError(
+            f"{path} has the label {labels.max()}, which is no int64.", "Number the classes from 0."
+        )
     return labels.astype(np.int64)

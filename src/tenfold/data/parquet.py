@@ -14,6 +14,7 @@ from tenfold.data.decode import Progress, decode_images
 from tenfold.data.images import ImageData
 
 ROWS_AT_ONCE = 1000
+MOST = torch.iinfo(torch.int64).max
 
 
 def read_parquet(path: Path, progress: Progress | None = None) -> ImageData:
@@ -87,6 +88,11 @@ def _labels(path: Path, file: Any) -> torch.Tensor:
     if None in labels:
         raise DataError(
             f"Row {labels.index(None)} of {path} has no label.", "Leave out images without a label."
+        )
+    if labels and max(labels) > MOST:
+        raise DataError(
+            f"Row {labels.index(max(labels))} of {path} has the label {max(labels)}, which is no int64.",
+            "Number the classes from 0.",
         )
     return torch.tensor(labels, dtype=torch.int64)
 

@@ -13,7 +13,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
     """The fraction, in [0, 1], of inputs whose largest output is their label (top-1).
 
     `batches` gives (inputs, labels); they are moved to the model's device. Outputs have the shape of the
-    labels with the classes as second axis: N×K for labels N.
+    labels with the classes as second axis: N×K for labels N. An input with a NaN among its outputs is wrong.
 
     Raises:
         DataError: if there are no labels.
@@ -33,7 +33,7 @@ def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> floa
 
 
 def hits(outputs: Tensor, labels: Tensor) -> int:
-    """How many labels are the class of the largest output.
+    """How many labels are the class of the largest output; none where an output is NaN.
 
     Raises:
         ShapeError: if outputs and labels do not fit.
@@ -46,7 +46,8 @@ def hits(outputs: Tensor, labels: Tensor) -> int:
             f"Outputs of shape {tuple(outputs.shape)} do not fit labels of shape {tuple(labels.shape)}.",
             "A classifier gives outputs of shape (N, classes) for labels of shape (N,).",
         )
-    return int(torch.sum(outputs.argmax(1) == labels))
+    largest, classes = outputs.max(1)
+    return int(torch.sum((classes == labels) & ~largest.isnan()))
 
 
 def checked_count(count: int, batches: int = 0) -> int:

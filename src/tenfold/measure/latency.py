@@ -31,7 +31,8 @@ class Latency:
 def latency(model: nn.Module, example: Example, *, warmup: int = 3, repeats: int = 20) -> Latency:
     """Time of one forward pass in seconds, in evaluation mode without gradients.
 
-    The example goes to the model's device before the clock starts. To compare models, use `interleaved`.
+    Every pass gets its own copy of the example, on the model's device before the clock starts. To compare
+    models, use `interleaved`.
 
     Raises:
         OptionError: unless `warmup` >= 0 and `repeats` >= 1.
@@ -82,9 +83,10 @@ def _order(names: Sequence[str], turn: int) -> Sequence[str]:
 
 def _seconds(model: nn.Module, example: Example) -> float:
     device = device_of(model)
+    own = move(example, device)
     _wait(device)
     start = perf_counter()
-    run(model, example)
+    run(model, own)
     _wait(device)
     return perf_counter() - start
 

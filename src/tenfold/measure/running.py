@@ -34,20 +34,22 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def move(example: Example, device: torch.device) -> Example:
-    """The example with its tensors on `device`; everything else stays as it is.
+    """The example with copies of its tensors on `device`; everything else stays as it is.
+
+    They are copies on the same device too: a model that works in place changes its input.
 
     >>> move((torch.ones(2), "mean"), torch.device("meta"))
     (tensor(..., device='meta', size=(2,)), 'mean')
     """
     if isinstance(example, Tensor):
-        return example.to(device)
+        return example.to(device, copy=True)
     if isinstance(example, Mapping):
         return {name: _moved(value, device) for name, value in example.items()}
     return tuple(_moved(value, device) for value in example)
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
+    return value.to(device, copy=True) if isinstance(value, Tensor) else value
 
 
 @contextmanager
