@@ -9,13 +9,22 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tenfold.core.errors import TargetError
+from tenfold.core.targets import StrPath, check_writable, file_to_write, folder_to_write, reporting
 
-StrPath = str | os.PathLike[str]
+__all__ = [
+    "StrPath",
+    "check_file",
+    "check_folder",
+    "replacing",
+    "replacing_folder",
+    "write_bytes",
+    "write_text",
+]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says of a full disk, a used-up quota and a file over the limit."""
@@ -62,14 +71,14 @@ def replacing(path: StrPath) -> Iterator[Path]:
         TargetError: if `path` is a folder or a mount point, its parent is missing or cannot be written, or
             the disk is full.
     """
-    target = _file_to_write(path)
+    target = file_to_write(path)
     temporary = _sibling(target, "tmp")
-    with _reporting(target):
+    with reporting(target):
         temporary.touch(exist_ok=False)
     try:
-        with _reporting(target, FULL):
+        with reporting(target, FULL):
             yield temporary
-        with _reporting(target):
+        with reporting(target):
             _flush(temporary)
             _replace_file(target, temporary)
     finally:
@@ -100,14 +109,14 @@ def replacing_folder(
     ...     os.listdir(folder), os.listdir(f"{folder}/small")
     (['small'], ['plan.json'])
     """
-    target = _folder_to_write(path, marker, names)
+    target = folder_to_write(path, marker, names)
     temporary = _sibling(target, "tmp")
-    with _reporting(target):
+    with reporting(target):
         temporary.mkdir()
     try:
-        with _reporting(target, FULL):
+        with reporting(target, FULL):
             yield temporary
-        with _reporting(target):
+        with reporting(target):
             _flush_tree(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -119,30 +128,12 @@ def replacing_folder(
 
 def check_file(path: StrPath) -> None:
     """Raise TargetError where `replacing` would; asked before long work, it writes nothing."""
-    _check_writable(_file_to_write(path))
+    check_writable(file_to_write(path))
 
 
 def check_folder(path: StrPath, marker: str | None = None, names: Collection[str] | None = None) -> None:
     """Raise TargetError where `replacing_folder` would; asked before long work, it writes nothing."""
-    _check_writable(_folder_to_write(path, marker, names))
-
-
-def _file_to_write(path: StrPath) -> Path:
-    target = Path(os.path.realpath(path))
-    with _reporting(target):
-        _check_parent(target)
-        _check_name(target)
-        _check_file(target)
-    return target
-
-
-def _folder_to_write(path: StrPath, marker: str | None, known: Collection[str] | None) -> Path:
-    target = Path(os.path.realpath(path))
-    with _reporting(target):
-        _check_parent(target)
-        _check_name(target)
-        _check_folder(target, marker, known)
-    return target
+    check_writable(folder_to_write(path, marker, names))
 
 
 def _sibling(target: Path, what: str) -> Path:
@@ -215,92 +206,6 @@ def _flush_tree(root: Path) -> None:
         for name in names:
             _flush(Path(folder, name))
         _flush_folder(Path(folder))
-
-
-def _check_parent(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise TargetError(
-            f"'{target}' cannot be written: there is no folder '{target.parent}'.",
-            "Create that folder first, or check the path for a typing error.",
-        )
-
-
-def _check_name(target: Path) -> None:
-    """Raises the OSError of a name that the system cannot have, such as one that is too long."""
-    with suppress(FileNotFoundError):
-        target.lstat()
-
-
-def _check_writable(target: Path) -> None:
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise TargetError(
-            f"'{target}' cannot be written: the folder '{target.parent}' may not be changed.",
-            "Check the permissions there, or choose another folder.",
-        )
-
-
-def _check_file(target: Path) -> None:
-    if target.exists() and not target.is_file():
-        kind = "a folder" if target.is_dir() else "neither a file nor a folder"
-        raise TargetError(
-            f"'{target}' should be a file to write, but it is {kind}.",
-            "Give the name of a file, new or to be replaced.",
-        )
-    if os.path.ismount(target):
-        raise TargetError(
-            f"'{target}' is a mount point, which cannot be replaced.",
-            "Give another name, or mount the folder that holds it.",
-        )
-
-
-def _check_folder(target: Path, marker: str | None, known: Collection[str] | None) -> None:
-    if target.exists() and not target.is_dir():
-        raise TargetError(
-            f"'{target}' should be a folder to write, but it is a file.",
-            "Give the name of a folder, new or to be replaced, or move the file away.",
-        )
-    if Path.cwd().is_relative_to(target):
-        raise TargetError(
-            f"'{target}' would be replaced as a whole, but it is the current folder or holds it.",
-            "Give the name of a folder inside it.",
-        )
-    if os.path.ismount(target):
-        raise TargetError(
-            f"'{target}' is a mount point, which cannot be replaced.", "Give a folder inside it."
-        )
-    names = _names(target)
-    if marker is not None and names and marker not in names:
-        raise TargetError(
-            f"'{target}' is not empty and has no '{marker}': it is not tenfold's, and is not replaced.",
-            "Give another name, or empty the folder.",
-        )
-    if marker is not None and known is not None and (others := sorted(set(names) - {*known, marker})):
-        raise TargetError(
-            f"'{target}' would be replaced as a whole, but holds '{others[0]}', which is not tenfold's.",
-            "Give another name, or move that away.",
-        )
-
-
-def _names(folder: Path) -> list[str]:
-    """What a folder holds, in one reading: another run may replace it at any moment."""
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
-
-
-@contextmanager
-def _reporting(target: Path, numbers: Sequence[int] | None = None) -> Iterator[None]:
-    """Errors of the operating system, as ours: all, or those with the `numbers`."""
-    try:
-        yield
-    except OSError as error:
-        if numbers is not None and error.errno not in numbers:
-            raise
-        raise TargetError(
-            f"'{target}' cannot be written in '{target.parent}': {error.strerror or error}.",
-            "Check the permissions and the free space there, or choose another folder.",
-        ) from error
 
 
 @contextmanager
