@@ -82,6 +82,7 @@ def apply_(
         progress(len(entries), len(entries), "")
     for module, replaced in made.items():
         _replace_everywhere(model, module, replaced)
+    _without_nested_tensors(model)
     return tuple(fits)
 
 
@@ -158,6 +159,14 @@ def _replace_everywhere(model: nn.Module, name: str, layer: FactorizedLayer) -> 
             twin = type(layer).from_dense(module, layer.weight.value, layer.layout, layer.planned())
             twin.weight = layer.weight
             _set(model, path, twin)
+
+
+def _without_nested_tensors(model: nn.Module) -> None:
+    """Encoders decide by their first layer alone whether padded input becomes a nested tensor, which no layer
+    with factors takes."""
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and any(True for _ in factorized(encoder)):
+            encoder.enable_nested_tensor = encoder.use_nested_tensor = False
 
 
 def _set(model: nn.Module, path: str, layer: nn.Module) -> None:

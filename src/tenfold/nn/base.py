@@ -121,10 +121,12 @@ class FactorizedLayer(nn.Module, ABC):
         layout: str,
         example: Sequence[int] | None = None,
     ) -> Self:
-        """The layer whose weight `method` fits to that of `dense`, in float32 at least."""
+        """The layer whose weight `method` fits to that of `dense`, in float32 at least; trained if it is."""
         bound, dtype = cls.bound(dense, layout), dense.get_parameter("weight").dtype
         value = method(cls.tensor_of(dense, bound), ranks).value
-        return cls.from_dense(dense, value.map(lambda f: f.to(dtype)), bound, example)
+        made = cls.from_dense(dense, value.map(lambda f: f.to(dtype)), bound, example)
+        made.weight.requires_grad_(dense.get_parameter("weight").requires_grad)
+        return made
 
 
 REPLACEMENTS: dict[type[nn.Module], type[FactorizedLayer]] = {}

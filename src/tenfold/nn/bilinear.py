@@ -112,7 +112,8 @@ class FactorizedBilinear(FactorizedLayer):
             self.in1_features, self.in2_features, self.out_features, self.bias is not None,
             device="meta", dtype=weight.dtype,
         )  # fmt: skip
-        dense.weight, dense.bias = nn.Parameter(weight), copied(self.bias)  # type: ignore[assignment]
+        dense.weight = nn.Parameter(weight, self.weight.requires_grad)
+        dense.bias = copied(self.bias)  # type: ignore[assignment]
         return dense.train(self.training)
 
     def planned(self) -> tuple[int, ...]:

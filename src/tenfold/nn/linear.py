@@ -100,7 +100,8 @@ class FactorizedLinear(FactorizedLayer):
         dense = nn.Linear(
             self.in_features, self.out_features, self.bias is not None, device="meta", dtype=weight.dtype
         )
-        dense.weight, dense.bias = nn.Parameter(weight), copied(self.bias)  # type: ignore[assignment]
+        dense.weight = nn.Parameter(weight, self.weight.requires_grad)
+        dense.bias = copied(self.bias)  # type: ignore[assignment]
         return dense.train(self.training)
 
     def planned(self) -> tuple[int, ...]:

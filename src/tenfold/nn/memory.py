@@ -24,6 +24,12 @@ def in_memory_order(factor: Tensor) -> Tensor:
     return kernel if factor.is_meta else kernel.copy_(factor)
 
 
+def laid_out(factor: Tensor) -> Tensor:
+    """The factor itself if it lies in the memory format of its shape; otherwise a copy that does."""
+    wanted = torch.empty_like(factor, device="meta", memory_format=memory_format(factor.shape))
+    return factor if factor.stride() == wanted.stride() else in_memory_order(factor)
+
+
 def repeated(kernel: Tensor, times: int) -> Tensor:
     """The kernel once for each of so many groups of channels."""
     ones = (1,) * (kernel.ndim - 1)

@@ -158,7 +158,8 @@ class FactorizedKernel(FactorizedLayer):
         """The dense convolution that computes the same."""
         weight = self.weight.dense().detach()
         dense = self._like(weight.dtype)
-        dense.weight, dense.bias = nn.Parameter(weight), copied(self.bias)  # type: ignore[assignment]
+        dense.weight = nn.Parameter(weight, self.weight.requires_grad)
+        dense.bias = copied(self.bias)  # type: ignore[assignment]
         return dense.train(self.training)
 
     @abstractmethod

@@ -118,6 +118,7 @@ class FactorizedEmbedding(FactorizedTable):
             len(weight), self.embedding_dim, o.padding_idx, o.max_norm, o.norm_type, o.scale_grad_by_freq,
             o.sparse, weight,
         )  # fmt: skip
+        dense.weight.requires_grad_(self.weight.requires_grad)
         return dense.train(self.training)
 
     def planned(self) -> tuple[int, ...]:

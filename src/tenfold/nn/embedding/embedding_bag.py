@@ -136,6 +136,7 @@ class FactorizedEmbeddingBag(FactorizedTable):
             len(weight), self.embedding_dim, o.max_norm, o.norm_type, o.scale_grad_by_freq, self.mode,
             o.sparse, weight, self.include_last_offset, o.padding_idx,
         )  # fmt: skip
+        dense.weight.requires_grad_(self.weight.requires_grad)
         return dense.train(self.training)
 
     def planned(self) -> tuple[int, ...]:

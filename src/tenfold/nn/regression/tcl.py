@@ -102,7 +102,9 @@ class TCL(nn.Module):
                 own.copy_(matrix.reshape(own.shape))
         bias = copied(dense.bias)
         layer.bias = None if bias is None else nn.Parameter(bias.detach().view(outputs), bias.requires_grad)
-        return layer.requires_grad_(dense.weight.requires_grad).train(dense.training)
+        for factor in layer.factors:
+            factor.requires_grad_(dense.weight.requires_grad)
+        return layer.train(dense.training)
 
     def matrix(self) -> Float[Tensor, "outputs inputs"]:
         """The Kronecker product of the matrices, between flattened tensors; differentiable."""

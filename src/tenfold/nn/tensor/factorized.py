@@ -13,7 +13,7 @@ from tenfold.core.program import Program, Stored
 from tenfold.formats import Format, General, Ranks, formats
 from tenfold.formats.base import array_fields
 from tenfold.nn.execute import run
-from tenfold.nn.memory import in_memory_order
+from tenfold.nn.memory import in_memory_order, laid_out
 from tenfold.nn.moments import scaled_to
 from tenfold.nn.tensor.acts import Noted, wired
 from tenfold.nn.tensor.contract import Contraction, contract, contraction
@@ -210,7 +210,7 @@ class FactorizedTensor(TensorLike, nn.Module):
         super()._load_from_state_dict(*args)
         for factor in self.factors():
             if not factor.is_meta:
-                factor.data = in_memory_order(factor.data)
+                factor.data = laid_out(factor.data)
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor | None:
         """`F.linear` with this weight, by the program of its layer where that is a linear one."""

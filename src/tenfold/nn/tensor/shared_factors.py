@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tenfold.nn.memory import in_memory_order
+from tenfold.nn.memory import laid_out
 from tenfold.nn.tensor.factorized import FactorizedTensor
 
 
@@ -25,7 +25,7 @@ class SharedFactors(nn.Module):
         super()._load_from_state_dict(*args)
         for factor in self.parameters():
             if not factor.is_meta:
-                factor.data = in_memory_order(factor.data)
+                factor.data = laid_out(factor.data)
 
     def extra_repr(self) -> str:
         """Format and shapes."""

@@ -12,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from tenfold.core.errors import UnsupportedError
 from tenfold.core.layout import Layout
 from tenfold.formats import Format
 from tenfold.nn.tensor import products
@@ -168,6 +169,7 @@ class TensorLike(Turned):
     ) -> Any:
         """`F.linear` and products of matrices factor by factor, all else with `dense()`, at any depth."""
         named = kwargs or {}
+        _check_kept(func, args[0] if args else named.get("tensor"))
         if func is F.linear:
             found = _linear(*args, **named)
         elif func in PRODUCTS and not named:
@@ -302,6 +304,16 @@ def _linear(input: Any, weight: Any, bias: Any = None) -> Tensor | None:
     if not isinstance(weight, TensorLike) or not isinstance(input, Tensor) or isinstance(bias, TensorLike):
         return None
     return weight.linear(input, bias)
+
+
+def _check_kept(function: Any, subject: Any) -> None:
+    """Raise UnsupportedError for what would change a tensor that nobody has: `nn.init.normal_`, `add_`."""
+    name = getattr(function, "__name__", "")
+    if isinstance(subject, TensorLike) and name.endswith("_") and not name.endswith("__"):
+        raise UnsupportedError(
+            f"'{name}' changes a tensor in place, but this one is held as factors.",
+            "Change the factors, or begin anew with `tenfold.nn.init`.",
+        )
 
 
 def _noted(x: Any) -> Noted:

@@ -233,12 +233,18 @@ class FactorizedTensor(DenseOperators, nn.Module):
         def dense(x: Any) -> Any:
             return x._dense() if isinstance(x, FactorizedTensor) else x
 
-        if func is F.linear and isinstance(args[0], Tensor) and len(args) > 1:
-            found = args[1]._linear(args[0], *args[2:], **(kwargs or {}))
-            if found is not None:
-                return found
+        found = _served(*args, **(kwargs or {})) if func is F.linear else None
+        if found is not None:
+            return found
         return func(*tree_map(dense, args), **tree_map(dense, kwargs or {}))
 
     def _linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor | None:
         """x times the transpose of this matrix, factor by factor; None where it is not one."""
         return None
+
+
+def _served(input: Any, weight: Any, bias: Any = None) -> Tensor | None:
+    """`F.linear` factor by factor, where the weight alone is held as factors."""
+    if not (isinstance(input, Tensor) and isinstance(weight, FactorizedTensor)):
+        return None
+    return None if isinstance(bias, FactorizedTensor) else weight._linear(input, bias)
