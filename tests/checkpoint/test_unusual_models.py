@@ -35,6 +35,18 @@ def test_tied_dense_weights_are_tied_again(tmp_path: Path, built: bool) -> None:
     assert torch.equal(loaded(x), small(x))
 
 
+def test_weights_that_were_untied_before_saving_stay_apart(tmp_path: Path) -> None:
+    x = torch.arange(6)[None]
+    small, plan, _ = compress(
+        Tied().eval(), Budget(params=0.5), example=x, preset="weight_svd", select={"table": None}
+    )
+    small.head.weight = nn.Parameter(small.head.weight.detach() + 1.0)
+    save(small, tmp_path / "small", plan)
+    loaded = load(Tied, tmp_path / "small")
+    assert not torch.equal(loaded.get_submodule("head").weight, loaded.get_submodule("table").weight)
+    assert torch.equal(loaded(x), small(x))
+
+
 class Looking(nn.Module):
     """Its constructor looks at a number, and it keeps a tensor that is in no state dict."""
 

@@ -26,8 +26,13 @@ def places_of_tied(model: nn.Module) -> list[list[Place]]:
 
 
 def tie_(model: nn.Module, groups: Sequence[Sequence[Place]]) -> None:
-    """Put the tensor at the first place of every group into the others, too."""
+    """Put the tensor at the first place of every group into the others, where it has the same memory there.
+
+    It has not if the arrays that were loaded are not tied: then each place keeps its own.
+    """
     for (name, key), *others in groups:
         tensor = getattr(model.get_submodule(name), key)
-        for other, key_there in others:
-            setattr(model.get_submodule(other), key_there, tensor)
+        for place, key_there in others:
+            module = model.get_submodule(place)
+            if getattr(module, key_there).data_ptr() == tensor.data_ptr():
+                setattr(module, key_there, tensor)
