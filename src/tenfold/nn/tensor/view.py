@@ -169,7 +169,8 @@ class TensorLike(Turned):
     ) -> Any:
         """`F.linear` and products of matrices factor by factor, all else with `dense()`, at any depth."""
         named = kwargs or {}
-        _check_kept(func, args[0] if args else named.get("tensor"))
+        if not torch.compiler.is_dynamo_compiling():
+            _check_kept(func, args[0] if args else named.get("tensor"))
         if func is F.linear:
             found = _linear(*args, **named)
         elif func in PRODUCTS and not named:
