@@ -1,6 +1,7 @@
 """A state dict as safetensors: contiguous, each shared parameter once, and the order in which factors lie."""
 
 from collections.abc import Hashable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def _problem(entry: Any) -> str | None:
     return None if _has_format(entry.dtype) else f"of the type {entry.dtype}, which safetensors lacks"
 
 
+@cache
 def _has_format(dtype: torch.dtype) -> bool:
     """Asked by writing one number, for each version of safetensors has other types."""
     try:

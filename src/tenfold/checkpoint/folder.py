@@ -132,8 +132,9 @@ def _check_described(model: nn.Module, plan: Plan) -> None:
             f"the plan describes '{joint}', which shares factors with other layers.",
             "Save without the plan, or with one that has no joint layers.",
         )
+    modules = dict(model.named_modules(remove_duplicate=False))
     for name in plan.layers:
-        if not isinstance(dict(model.named_modules(remove_duplicate=False)).get(name), FactorizedLayer):
+        if not isinstance(modules.get(name), FactorizedLayer):
             raise CheckpointError(
                 f"the plan describes '{name}', which is no factorized layer of the model.",
                 "Save without the plan, or with the one that was applied.",

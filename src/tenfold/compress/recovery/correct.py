@@ -124,10 +124,11 @@ def correct_(
 def _examples(dense: nn.Module, read: Sequence[Any], forward: Forward | None) -> Sequence[Any]:
     """Batches that show how the model is made: a small one, or two where they have one sample each."""
     small = read[0] if forward else few(read[0])
-    try:
-        outputs_of(dense, small, forward)
-    except Exception:  # whatever a model says to a part of a batch, it takes the whole
-        small = read[0]
+    if small is not read[0]:
+        try:
+            outputs_of(dense, small)
+        except Exception:  # whatever a model says to a part of a batch, it takes the whole
+            small = read[0]
     return [small] if length(small) > 1 else read[:2]
 
 
