@@ -27,7 +27,8 @@ class Protocol:
     `train` is for dense networks and from scratch, `tune` the study's tuning, `own` that of ours. `valid` is
     the fraction of the training images that is kept for validation; `images`, if given, bounds the rest.
     `calibration` is how many of them ours may look at before tuning. `flops`, if given, is the fraction of
-    the dense network's FLOPs that ours may take, besides the bound on parameters.
+    the dense network's FLOPs that ours may take, besides the bound on parameters. `correct` is whether each
+    layer of ours makes up for the errors of those before it.
     """
 
     train: Recipe = Recipe(50, 1e-3)
@@ -39,6 +40,7 @@ class Protocol:
     images: int | None = None
     calibration: int = 2000
     flops: float | None = None
+    correct: bool = False
     preset: str = "auto"
     seed: int = 0
 
@@ -53,7 +55,8 @@ class Protocol:
     def of(self, cell: Cell) -> dict[str, Any]:
         """What the accuracy of a cell depends on, for JSON."""
         recipe = self.recipe(cell)
-        other = ("tune", "own", *(() if cell.is_ours and self.flops else ("flops",)))
+        given = [name for name in ("flops", "correct") if cell.is_ours and getattr(self, name)]
+        other = {"tune", "own", "flops", "correct"} - set(given)
         common = {name: value for name, value in asdict(self).items() if name not in other}
         return common | {"recipe": recipe and asdict(recipe), "preset": cell.preset(self.preset)}
 

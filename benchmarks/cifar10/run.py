@@ -51,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
     add("--schedule", choices=["constant", "cosine"], help="of the learning rate from scratch")
     add("--preset", help="what tenfold compresses with")
     add("--flops", type=float, help="the fraction of the FLOPs that tenfold may take, too")
+    add(
+        "--correct",
+        action="store_true",
+        default=None,
+        help="let each layer of tenfold make up for those before it",
+    )
     add("--images", type=int, help="train on no more than so many images")
     add("--seed", type=int)
     return made
@@ -63,7 +69,7 @@ def asked_protocol(options: argparse.Namespace) -> Protocol:
         protocol = replace(protocol, train=replace(protocol.train, schedule=options.schedule))
     if options.tune_lr is not None:
         protocol = replace(protocol, own=replace(protocol.own, lr=options.tune_lr))
-    given = {name: getattr(options, name) for name in ("preset", "flops", "images", "seed")}
+    given = {name: getattr(options, name) for name in ("preset", "flops", "correct", "images", "seed")}
     return replace(
         protocol,
         augment=options.data != DIGITS,

@@ -90,6 +90,7 @@ def _ours(cell: Cell, dense: nn.Module, data: Data, protocol: Protocol) -> tuple
         rule=Lagrangian(),
         metric=KroneckerFisher(),
         data=calibration(data, protocol),
+        correct=protocol.correct,
         seed=protocol.seed,
     )
     return small, chosen

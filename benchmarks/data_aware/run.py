@@ -28,22 +28,25 @@ from tenfold.compress import (
     correct_,
     find_sites,
     plan,
+    reconstruct_,
     reestimate_batchnorm_,
 )
 from tenfold.core.atomic import write_text
-from tenfold.data import ImageBatches, open_data
+from tenfold.data import ImageBatches, ImageData, open_data
 from tenfold.measure import accuracy
 from tenfold.zoo import networks
 
-CALIBRATE, BATCH, HELD_OUT = 2000, 250, 0.1
-RIDGE = 1e-3
-"""Of `correct_`, whose default is firmer: chosen on images held out of training."""
+CALIBRATE, BATCH, STEP, HELD_OUT = 2000, 250, 50, 0.1
+"""Training images to look at, how many at once, and in a step of rebuilding; what is held out of training."""
+RIDGE, RATE = 1e-3, 2e-3
+"""Of `correct_`, whose default is firmer, and of `reconstruct_`: chosen on images held out of training."""
 
 
 def compressed(
-    dense: nn.Module, preset: str, keep: float, variant: Variant, seen: Statistics, data: ImageBatches
+    dense: nn.Module, preset: str, keep: float, variant: Variant, seen: Statistics, images: ImageData
 ) -> tuple[nn.Module, int]:
     """The model by one variant, and the elements that its sites store."""
+    data = images.batches(BATCH)
     example = next(iter(data))[0][:1]
     statistics = seen if variant.metric else None
     chosen = plan(
@@ -60,6 +63,10 @@ def compressed(
     done = corrected(small, dense, chosen, data, statistics, variant.rounds)
     if variant.norms:
         reestimate_batchnorm_(small, data, keep=done)
+    if variant.rebuilt:
+        reconstruct_(
+            small, dense, images.batches(STEP), stages(dense), epochs=variant.rebuilt, lr=RATE, inputs="small"
+        )
     stored = sum(f.stored for f in fits)
     return small, stored + sum(s.numel for s in find_sites(dense, example) if s.name in chosen.dense)
 
@@ -88,6 +95,11 @@ def corrected(
     return {site.norm for site in done if site.norm}
 
 
+def stages(model: nn.Module) -> list[str]:
+    """The parts of the network that are made of others, in order: `layer1`, `layer2`, … of a ResNet."""
+    return [name for name, part in model.named_children() if list(part.children())]
+
+
 def environment() -> dict[str, Any]:
     """What the figures were measured with."""
     return {
@@ -111,7 +123,8 @@ def main() -> None:
     if args.test_data:
         test = open_data(args.test_data).normalized(train.mean, train.std)
         judged = test.split(args.images / len(test), seed=0)[0] if args.images < len(test) else test
-    data = fitted.split(CALIBRATE / len(fitted), seed=0)[0].batches(BATCH)
+    images = fitted.split(CALIBRATE / len(fitted), seed=0)[0]
+    data = images.batches(BATCH)
     example = next(iter(data))[0][:1]
     dense.eval().to(memory_format=torch.channels_last)
     result = known(args.out) or {"environment": environment(), "model": args.model, "cells": []}
@@ -126,7 +139,7 @@ def main() -> None:
                 if any(cell.items() <= c.items() for c in result["cells"]):
                     continue
                 start = perf_counter()
-                small, stored = compressed(dense, preset, keep, VARIANTS[name], seen, data)
+                small, stored = compressed(dense, preset, keep, VARIANTS[name], seen, images)
                 seconds = perf_counter() - start
                 lost = result["dense"] - 100 * accuracy(small, judged.batches(BATCH))
                 cell |= {"stored": stored, "lost": round(lost, 2), "seconds": round(seconds, 1)}

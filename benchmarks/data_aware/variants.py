@@ -22,6 +22,8 @@ class Variant:
     norms: bool = True
     rounds: int | None = None
     """Those of `correct_`, which None leaves out. With more than 0, dense layers are corrected, too."""
+    rebuilt: int = 0
+    """Passes over the images in which `reconstruct_` trains a stage to give what the dense one gives."""
 
     def budget(self, keep: float) -> Budget:
         """The fraction of the sites' parameters to keep."""
@@ -40,6 +42,7 @@ VARIANTS: Mapping[str, Variant] = {
     "global": Variant(REFINED, Lagrangian()),
     "corrected, linear": Variant(REFINED, Lagrangian(), rounds=0),
     "corrected": Variant(REFINED, Lagrangian(), floor=0.9, rounds=3),
+    "rebuilt": Variant(REFINED, Lagrangian(), floor=0.9, rounds=3, rebuilt=20),
 }
 """Each adds to the one before it, but "global", whose floor is the default, to "refined". "corrected" has a
 floor of its own."""

@@ -20,6 +20,8 @@ from torch import nn
 
 print("a module that prints")
 fixed = nn.Linear(3, 3)
+telling = nn.Linear(3, 3)
+telling.register_forward_hook(lambda *_: print("a pass that prints"))
 number = 3
 
 

@@ -195,6 +195,12 @@ def test_a_module_may_be_named_itself_and_files_may_print(work: Path, call: Call
     assert "a module that prints" in done.err
 
 
+def test_models_may_print_while_they_run(work: Path, call: Call) -> None:
+    done = call("inspect", "net.py:telling", "--input-shape", "1,3", "--json")
+    assert [site["kind"] for site in done.json["sites"]] == ["Linear"]
+    assert "a pass that prints" in done.err
+
+
 def test_a_package_in_the_current_folder(work: Path, call: Call) -> None:
     (work / "own_networks_of_this_test.py").write_text((work / "net.py").read_text())
     done = call("plan", "own_networks_of_this_test:net", "--input-shape", "1,1,8,8", "--json")

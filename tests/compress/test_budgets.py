@@ -508,7 +508,7 @@ class Loop(nn.Module):
 def test_every_call_of_a_layer_counts() -> None:
     torch.manual_seed(0)
     net, x = Loop(), torch.randn(4, 32)
-    assert [(s.module, s.calls, s.example) for s in find_sites(net, x)] == [
+    assert [(s.module, len(s.inputs), s.example) for s in find_sites(net, x)] == [
         ("often", 8, (4, 32)),
         ("once", 1, (4, 32)),
         ("never", 0, None),
@@ -521,10 +521,31 @@ def test_every_call_of_a_layer_counts() -> None:
     assert "never" in plan(net, Budget(params=0.5), example=x, preset="weight_svd").layers
 
 
+class Pyramid(nn.Module):
+    """One head on maps of two sizes, as detectors have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.last = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine, coarse = self.head(x[..., :4, :4]), self.head(x)
+        y: Tensor = self.last(fine.sum((2, 3), keepdim=True) + coarse.mean((2, 3), keepdim=True))
+        return y
+
+
+def test_calls_on_inputs_of_several_sizes_are_counted_as_they_are() -> None:
+    torch.manual_seed(0)
+    net, x = Pyramid(), torch.randn(1, 16, 16, 16)
+    for keep in (0.3, 0.6):
+        small = compress(net, Budget(flops=keep), example=x, preset="channel_svd").model
+        assert keep - 0.1 <= flops(small, x) / flops(net, x) <= keep
+
+
 def test_two_places_of_a_weight_are_two_calls() -> None:
     net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
     net[2].weight = net[0].weight
-    assert [site.calls for site in find_sites(net, torch.zeros(1, 32))] == [2]
+    assert [len(site.inputs) for site in find_sites(net, torch.zeros(1, 32))] == [2]
 
 
 def test_operations_of_a_bilinear_layer_and_of_an_image_without_batch_are_counted() -> None:

@@ -210,6 +210,14 @@ def test_weights_of_indices_come_in_the_shape_of_the_indices() -> None:
             layer(*wrong)
 
 
+@pytest.mark.parametrize("offsets", [[1, 2], [0, 5], [0, 3, 2], [-1, 1]], ids=str)
+@pytest.mark.parametrize("learns", [True, False])
+def test_offsets_that_are_no_bags_are_refused(offsets: list[int], learns: bool) -> None:
+    layer = embedding_bag("cp", TRAIN, mode="sum")
+    with torch.set_grad_enabled(learns), pytest.raises(ShapeError, match="Let them begin with 0"):
+        layer(indices(4), torch.tensor(offsets))
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (3, 0)])
 def test_empty_bags_are_zero(shape: tuple[int, int]) -> None:
     for mode in ("sum", "mean", "max"):

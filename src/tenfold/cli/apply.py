@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def apply(
@@ -17,9 +18,8 @@ def apply(
     std: options.Std = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Fit the factors that a plan asks for, and write a checkpoint. Nothing is tuned."""
-    import json
     from copy import deepcopy
     from dataclasses import asdict
 
@@ -46,7 +46,7 @@ def apply(
     save(small, out, chosen, {"mean": scale.mean, "std": scale.std} if scale else {})
     lines = layer_lines(dense, chosen, fits)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "layers": [asdict(line) for line in lines]}, indent=2))
-        return
+        return {"out": str(out), "layers": [asdict(line) for line in lines]}
     Console().print(listing.fitted(f"{model}, {plan}", lines))
     typer.echo(f"Wrote {out}. Next: tenfold evaluate {out} --data …")
+    return None

@@ -1,6 +1,8 @@
-"""What all subcommands do with an error: say it on stderr, and exit with 2."""
+"""What all subcommands do with an error: say it on stderr, and exit with 2; and with `--json`."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import typer
@@ -9,14 +11,24 @@ from typer.core import TyperCommand
 from tenfold.core.errors import TenfoldError
 
 USAGE, INTERRUPTED = 2, 130
+Document = dict[str, Any]
+"""What a subcommand returns when JSON is asked for."""
 
 
 class Command(TyperCommand):
-    """A subcommand. Errors of ours are printed without a traceback, all others keep theirs."""
+    """A subcommand. Errors of ours are printed without a traceback, all others keep theirs.
+
+    With `--json`, the document that it returns is all that comes to stdout: what models and other libraries
+    print meanwhile goes to stderr.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            if not ctx.params.get("as_json", False):
+                return super().invoke(ctx)
+            with redirect_stdout(sys.stderr):
+                document: Document = super().invoke(ctx)
+            typer.echo(json.dumps(document, indent=2))
         except TenfoldError as error:
             show(error, as_json=ctx.params.get("as_json", False))
             raise typer.Exit(USAGE) from error

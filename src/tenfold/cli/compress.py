@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def compress(
@@ -65,13 +66,11 @@ def compress(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Compress a trained model, tune it, and compare it with the dense one.
 
     Without --test-data, the accuracy is that on the tenth of --data that tuning is validated on.
     """
-    import json
-
     import torch
     from rich.console import Console
 
@@ -126,7 +125,7 @@ def compress(
         outcome = compressed(job, progress)
     write(out, outcome)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **outcome.table.to_dict()}, indent=2))
-        return
+        return {"out": str(out), **outcome.table.to_dict()}
     Console().print(as_rich(outcome.table))
     typer.echo(f"Wrote {out}; the report is {out / 'report' / 'index.html'}.")
+    return None

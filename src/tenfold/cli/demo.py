@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def demo(
@@ -15,13 +16,11 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer variants and epochs: some seconds.")] = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Train a small network on handwritten digits, compress it in many ways, and compare them.
 
     Takes about half a minute on one core; the images come with scikit-learn.
     """
-    import json
-
     from rich.console import Console
 
     from tenfold.cli.bars import bars
@@ -34,7 +33,7 @@ def demo(
         result = shown(QUICK if quick else FULL, seed, progress)
     write(out, result)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **result.table.to_dict()}, indent=2))
-        return
+        return {"out": str(out), **result.table.to_dict()}
     Console().print(as_rich(result.table))
     typer.echo(f"Wrote {out}. Open {out / 'index.html'} in a browser.")
+    return None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def evaluate(
@@ -20,14 +21,12 @@ def evaluate(
     std: options.Std = None,
     device: options.Device = "cpu",
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Load a checkpoint, and measure its accuracy, size, FLOPs and latency.
 
     Classes are found by the names that the checkpoint notes, if it does.
     The architecture comes from --model: nothing is imported because a file says so.
     """
-    import json
-
     from rich.console import Console
 
     from tenfold.cli import asked, images, saved
@@ -49,7 +48,7 @@ def evaluate(
         found = measurements({"it": network}, example, shown.batches(batch_size), progress)["it"]
     if as_json:
         summary = {"directory": str(directory), "model": text, "preset": checkpoint.preset}
-        typer.echo(json.dumps({**summary, **found.to_dict(), "images": len(shown)}, indent=2))
-        return
+        return {**summary, **found.to_dict(), "images": len(shown)}
     notes = (f"Accuracy on {len(shown):,} images of {data}.", costs_note(example))
     Console().print(as_rich(Table(str(directory), Row.of(checkpoint.preset, found), notes=notes)))
+    return None

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def inspect(
@@ -14,13 +15,11 @@ def inspect(
     keep: options.Keep = "params=0.25",
     preset: Annotated[str | None, typer.Option(help="Only this preset.")] = None,
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Show the weights that may be compressed, and what each preset would make of them.
 
     Nothing is fitted: ranks come from the budget and the shapes alone.
     """
-    import json
-
     import torch
     from rich.console import Console
 
@@ -40,10 +39,8 @@ def inspect(
     with bars(as_json) as progress, progress.bar("Planning", len(names)) as bar:
         found = costs.costs(network, example, budget, names, bar)
     if as_json:
-        typer.echo(
-            json.dumps({"model": model, "keep": keep, "input_shape": shape, **found.to_dict()}, indent=2)
-        )
-        return
+        return {"model": model, "keep": keep, "input_shape": shape, **found.to_dict()}
     console = Console()
     for table in listing.inspected(model, asked.in_words(budget), shape, found):
         console.print(table)
+    return None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def plan(
@@ -18,8 +19,10 @@ def plan(
     rule: options.Rule = "uniform",
     out: Annotated[Path | None, typer.Option(help="The file to write, such as plan.json.")] = None,
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Choose what is done at each layer, so that the budget is met; `tenfold apply` carries it out."""
+    import json
+
     import torch
     from rich.console import Console
 
@@ -43,10 +46,11 @@ def plan(
     if out:
         made.save(out)
     if as_json:
-        typer.echo(made.to_json(), nl=False)
-        return
+        document: Document = json.loads(made.to_json())
+        return document
     parameters = opened(network).named_parameters(remove_duplicate=False)
     shapes = {name: tuple(p.shape) for name, p in parameters}
     Console().print(listing.planned(f"{model}, {asked.in_words(budget)}", made, shapes))
     if out:
         typer.echo(f"Wrote {out}. Next: tenfold apply {model} --weights … --plan {out} --out DIR")
+    return None

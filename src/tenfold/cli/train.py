@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tenfold.cli import options
+from tenfold.cli.command import Document
 
 
 def train(
@@ -25,12 +26,11 @@ def train(
     device: options.Device = "cpu",
     seed: options.Seed = 0,
     as_json: options.Json = False,
-) -> None:
+) -> Document | None:
     """Train a model from scratch, with Adam and a cosine schedule, and write its weights.
 
     A tenth of the images is kept for validation; the epoch that is best there is written.
     """
-    import json
     from dataclasses import asdict
 
     import torch
@@ -77,8 +77,8 @@ def train(
     if as_json:
         trace = [asdict(epoch) for epoch in result.trace]
         summary = {"out": str(out), "model": model, "accuracy": accuracy, "tested": test is not None}
-        typer.echo(json.dumps({**summary, "best": result.best, "trace": trace}, indent=2))
-        return
+        return {**summary, "best": result.best, "trace": trace}
     which = "test" if test else "validation"
     typer.echo(f"Accuracy {accuracy:.1%} on {len(judged.data):,} {which} images, after epoch {result.best}.")
     typer.echo(f"Wrote {out}.")
+    return None

@@ -1,7 +1,8 @@
 """What a layer costs to run, by its ranks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -11,11 +12,13 @@ from tenfold.core.network import Axis
 from tenfold.formats import Format
 from tenfold.nn import replacement
 from tenfold.nn.convolution.conv import ConvOptions
+from tenfold.ranks import Allotment
+
+Count = Callable[[Allotment], int]
+"""What a layer takes, by ranks; None stands for the dense layer."""
 
 
-def flops_of(
-    dense: nn.Module, kind: type[Format], layout: Layout, example: tuple[int, ...]
-) -> Callable[[Mapping[Axis, int] | None], int]:
+def flops_of(dense: nn.Module, kind: type[Format], layout: Layout, example: tuple[int, ...]) -> Count:
     """FLOPs of one forward pass over an input of shape `example`, by ranks; None stands for the dense layer.
 
     Counts the steps that the planner chooses, two operations for each multiply-add, without the bias.
@@ -37,6 +40,19 @@ def flops_of(
         return replacement(dense).from_dense(dense, value, layout, example).program.flops
 
     return count
+
+
+def of_all_calls(
+    inputs: Sequence[tuple[int, ...]], count: Callable[[tuple[int, ...]], Count]
+) -> Count | None:
+    """What all calls of a layer take, from what one takes on an input of a shape; None without any call.
+
+    >>> total = of_all_calls([(2, 5), (3, 5), (2, 5)], lambda shape: lambda ranks: 100 * shape[0])
+    >>> total and total(None)
+    700
+    """
+    counts = [(times, count(shape)) for shape, times in Counter(inputs).items()]
+    return (lambda ranks: sum(times * one(ranks) for times, one in counts)) if counts else None
 
 
 def dense_flops(dense: nn.Module, example: tuple[int, ...]) -> int:

@@ -1,6 +1,6 @@
 """The candidates that a rank rule chooses from, made of what is known of a site."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tenfold.compress.calibration.site_statistics import SiteStatistics
 from tenfold.compress.calibration.statistics import Statistics
-from tenfold.compress.cost import flops_of
+from tenfold.compress.cost import flops_of, of_all_calls
 from tenfold.compress.fit import fitted, known_from_spectra, squared_loss
 from tenfold.compress.latency import LatencyTable, latency_of
 from tenfold.compress.metric import Metric
@@ -22,9 +22,7 @@ from tenfold.core.layout import Layout
 from tenfold.core.network import Axis
 from tenfold.decompose import Method
 from tenfold.formats import LowRank
-from tenfold.ranks import Allotment, Candidate
-
-Count = Callable[[Allotment], int]
+from tenfold.ranks import Candidate
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ class Offer:
 
     def candidate(self) -> Candidate:
         """What a rank rule sees of it."""
-        kind, whole, example = self.scheme.preset.format_class, self.scheme.preset.whole, self.site.example
+        kind, whole, inputs = self.scheme.preset.format_class, self.scheme.preset.whole, self.site.inputs
         known = known_from_spectra(kind, self.layout, self.metric, self.seen)
-        runs = None if example is None else (self.layer, kind, self.layout, example)
+        runs = self.layer, kind, self.layout
         return Candidate(
             self.name,
             kind,
@@ -63,8 +61,8 @@ class Offer:
             lambda: self.layout.to_modes(self.weight),
             weighted=None if self.seen is None else self.weighted,
             scale=1.0 if self.seen is None else 0.5,
-            flops=None if runs is None else _times(self.site.calls, flops_of(*runs)),
-            latency=None if runs is None else _times(self.site.calls, latency_of(*runs, self.table, whole)),
+            flops=of_all_calls(inputs, lambda shape: flops_of(*runs, shape)),
+            latency=of_all_calls(inputs, lambda shape: latency_of(*runs, shape, self.table, whole)),
             itemsize=self.weight.element_size(),
             site=self.site.name,
             fit=None if known else self.loss,
@@ -82,11 +80,6 @@ class Offer:
         weight, layout, metric, seen = self.weight, self.layout, self.metric, self.seen
         value = fitted(self.method, weight, layout, ranks, metric, seen).value
         return squared_loss(value, weight, layout, metric, seen)
-
-
-def _times(calls: int, count: Count) -> Count:
-    """What all calls of a layer take."""
-    return lambda ranks: calls * count(ranks)
 
 
 def offered(

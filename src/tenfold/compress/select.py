@@ -121,7 +121,7 @@ def matches(pattern: str, site: Site) -> bool:
 def names_of(site: Site) -> tuple[str, ...]:
     """The modules and the parameters that the weight is, wherever it stands.
 
-    >>> names_of(Site("a", "weight", "Linear", (2, 2), None, shared=("b.weight",)))
+    >>> names_of(Site("a", "weight", "Linear", (2, 2), shared=("b.weight",)))
     ('a', 'b', 'a.weight', 'b.weight')
     """
     places = (site.name, *site.shared)

@@ -18,18 +18,21 @@ from tenfold.nn import REPLACEMENTS
 class Site:
     """A weight that may be compressed.
 
-    `example` is the shape of the input that its layer was first given in the forward pass, None if it was
-    given none; `shared` names the other places where the same parameter stands, and `calls` is how often
-    layers of this kind were called that have it.
+    `inputs` are the shapes of what layers of this kind that have it were given in the forward pass, call by
+    call; `shared` names the other places where the same parameter stands.
     """
 
     module: str
     parameter: str
     kind: str
     shape: tuple[int, ...]
-    example: tuple[int, ...] | None
+    inputs: tuple[tuple[int, ...], ...] = ()
     shared: tuple[str, ...] = ()
-    calls: int = 1
+
+    @property
+    def example(self) -> tuple[int, ...] | None:
+        """The shape of the first input; None if there was none."""
+        return self.inputs[0] if self.inputs else None
 
     @property
     def name(self) -> str:
@@ -66,9 +69,8 @@ def find_sites(model: nn.Module, example: Any) -> list[Site]:
             own = f"{name}.weight" if name else "weight"
             others = tuple(p for p in places[id(weight)] if p != own)
             alike = [p.rpartition(".")[0] for p in others if kinds.get(p.rpartition(".")[0]) is type(module)]
-            calls = [shape for layer in (name, *alike) for shape in seen[layer]]
-            shape, first = tuple(weight.shape), calls[0] if calls else None
-            site = Site(name, "weight", type(module).__name__, shape, first, others, len(calls))
+            inputs = tuple(shape for layer in (name, *alike) for shape in seen[layer])
+            site = Site(name, "weight", type(module).__name__, tuple(weight.shape), inputs, others)
             found.setdefault(id(weight), site)
     return list(found.values())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from tenfold.compress.cost import flops_of
+from tenfold.compress.cost import flops_of, of_all_calls
 from tenfold.compress.opening import opened
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import Scheme
@@ -103,10 +103,9 @@ class _Offer:
 
 
 def _offer(model: nn.Module, site: Site, scheme: Scheme) -> _Offer:
-    if site.example is None:
-        return _Offer(site, scheme, None)
     layer, kind = model.get_submodule(site.module), scheme.preset.format_class
-    return _Offer(site, scheme, _remembered(flops_of(layer, kind, scheme.layout, site.example)))
+    count = of_all_calls(site.inputs, lambda shape: flops_of(layer, kind, scheme.layout, shape))
+    return _Offer(site, scheme, None if count is None else _remembered(count))
 
 
 def _remembered(count: Callable[[Allotment], int]) -> Callable[[Allotment], int]:

@@ -7,6 +7,27 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tenfold.core.errors import ShapeError
+
+
+def check_starts(starts: Int[Tensor, " bags"], n: int) -> None:
+    """Raise ShapeError unless bags begin at 0, one after the other, within `n` rows.
+
+    On a CPU only, and not while a graph is made: elsewhere the look would wait for the device.
+
+    >>> check_starts(torch.tensor([0, 5]), 3)
+    Traceback (most recent call last):
+    tenfold.core.errors.ShapeError: the offsets are tensor([0, 5]), for 3 indices.
+    Let them begin with 0, never fall, and end with 3 at most.
+    """
+    if starts.device.type != "cpu" or torch.compiler.is_compiling() or not len(starts):
+        return
+    if starts[0] != 0 or starts[-1] > n or bool((starts.diff() < 0).any()):
+        raise ShapeError(
+            f"the offsets are {starts}, for {n} indices.",
+            f"Let them begin with 0, never fall, and end with {n} at most.",
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Bags:

@@ -12,7 +12,7 @@ from tenfold.core.errors import OptionError, ShapeError
 from tenfold.core.layout import Layout
 from tenfold.formats import Format, Ranks
 from tenfold.nn.base import replaces
-from tenfold.nn.embedding.bags import Bags
+from tenfold.nn.embedding.bags import Bags, check_starts
 from tenfold.nn.embedding.options import RowOptions, counted
 from tenfold.nn.embedding.table import ROWS, FactorizedTable, drawn
 from tenfold.nn.embedding.vocabulary import table_layout
@@ -152,7 +152,8 @@ class FactorizedEmbeddingBag(FactorizedTable):
         """Indices (bags, length), or one after the other with the `offsets` where bags begin.
 
         Raises:
-            ShapeError: for offsets where there should be none, or none where there should be.
+            ShapeError: for offsets where there should be none, or none where there should be; on a CPU, for
+                offsets that do not begin with 0, fall, or go beyond the indices.
             OptionError: for weights in a mode other than "sum".
             RowError: as `rows`.
         """
@@ -181,6 +182,8 @@ class FactorizedEmbeddingBag(FactorizedTable):
                 f"the input is {tuple(x.shape)}, with{'out' if offsets is None else ''} offsets.",
                 "Give (bags, length) without, or (indices,) with offsets.",
             )
+        if offsets is not None:
+            check_starts(offsets, len(x))
         if weights is not None and self.mode != "sum":
             raise OptionError(
                 f"per_sample_weights came in mode {self.mode!r}.", 'They are defined for mode="sum" only.'
