@@ -57,12 +57,11 @@ def test_channels_last_images_stay_so_through_a_convolution(format: str) -> None
 
 
 @pytest.mark.parametrize("format", ["cp", "tucker", "tt"])
-def test_volumes_lose_their_order_in_a_convolution_of_one_tap_as_in_torchs_own(format: str) -> None:
+def test_volumes_keep_their_order_where_torchs_own_convolution_of_one_tap_does(format: str) -> None:
     layer, x = convolution(format, 3), torch.randn(2, 8, 6, 5, 7)
     last = {"memory_format": torch.channels_last_3d}
     y, dense = layer(x.to(**last)), nn.Conv3d(8, 12, 1)(x.to(**last))
-    assert not dense.is_contiguous(**last), "a gap of torch is closed: take it from the documentation"
-    assert not y.is_contiguous(**last)
+    assert y.is_contiguous(**last) == dense.is_contiguous(**last)
     assert_equal(y, layer(x), "in another memory order")
 
 

@@ -78,7 +78,7 @@ def check_optimizers(layer: nn.Module, x: Tensor | Call) -> None:
 
 
 def check_prune(layer: nn.Module, x: Tensor | Call) -> None:
-    """Pruning a factor masks it: the layer computes with zeros in it, and gets no gradient there."""
+    """Pruning a factor masks it, whatever it learns: the layer computes with zeros, which get no gradient."""
     call, twin = Call.of(x), copy.deepcopy(layer)
     owner, name = a_factor(twin)
     prune.l1_unstructured(owner, name, amount=0.5)
@@ -89,6 +89,10 @@ def check_prune(layer: nn.Module, x: Tensor | Call) -> None:
     assert_all_equal(call(twin), call(expected), f"{complete(layer)} with a pruned factor")
     (g,) = gradients(call(twin), [owner.get_parameter(f"{name}_orig")])
     assert not g[mask == 0].any() and bool((mask == 0).any())
+    with torch.no_grad():
+        owner.get_parameter(f"{name}_orig").mul_(2)
+        module.get_parameter(own).mul_(2)
+    assert_all_equal(call(twin), call(expected), f"{complete(layer)} with a pruned factor behind a step")
     prune.remove(owner, name)
     assert_all_equal(call(twin), call(expected), f"{complete(layer)} with the pruning made permanent")
 

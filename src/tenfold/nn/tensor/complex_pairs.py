@@ -13,6 +13,7 @@ from tenfold.core.program import Program
 from tenfold.formats import Format, Ranks
 from tenfold.nn.base import FactorizedLayer
 from tenfold.nn.tensor.factorized import FactorizedTensor
+from tenfold.nn.tensor.held import held
 from tenfold.nn.tensor.tensorized import TensorizedTensor
 
 
@@ -71,8 +72,7 @@ class ComplexPairs(FactorizedTensor):
 
     def pairs(self) -> list[Tensor]:
         """The parameters: real, with an axis of size 2 at the end."""
-        own = self._parameters
-        return [own[name] if name in own else getattr(self, name) for name in self.names]  # type: ignore[misc]
+        return held(self, self.names)
 
     def set_(self, value: Format) -> None:
         """Put new complex factors of the same shapes into the pairs, without recording gradients."""

@@ -18,6 +18,7 @@ from tenfold.nn.moments import scaled_to
 from tenfold.nn.tensor.acts import Noted, wired
 from tenfold.nn.tensor.contract import Contraction, contract, contraction
 from tenfold.nn.tensor.fallback import DenseFallbackWarning
+from tenfold.nn.tensor.held import held
 from tenfold.nn.tensor.view import TensorLike
 
 __all__ = ["DenseFallbackWarning", "FactorizedTensor"]
@@ -109,8 +110,7 @@ class FactorizedTensor(TensorLike, nn.Module):
 
     def factors(self) -> list[Tensor]:
         """The parameters as they are stored, in the order of the program."""
-        own = self._parameters  # faster than getattr, which knows those too that are computed
-        return [own[name] if name in own else getattr(self, name) for name in self.names]  # type: ignore[misc]
+        return held(self, self.names)
 
     @property
     def value(self) -> Format:

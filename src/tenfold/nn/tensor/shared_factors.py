@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from tenfold.nn.memory import laid_out
 from tenfold.nn.tensor.factorized import FactorizedTensor
+from tenfold.nn.tensor.held import held
 
 
 class SharedFactors(nn.Module):
@@ -52,14 +53,11 @@ class SharingTensor(FactorizedTensor):
 
     def factors(self) -> list[Tensor]:
         """The parameters as they are stored, in the order of the program."""
-        return [self._factor(name) for name in self.names]
+        return [held(self._owner(name), [name])[0] for name in self.names]
 
-    def _factor(self, name: str) -> Tensor:
-        """A factor of its own or of all; what pruning or a parametrization computes is found as well."""
-        if name in self._parameters:
-            return self._parameters[name]  # type: ignore[return-value]
-        found: Tensor = getattr(self.shared if hasattr(self.shared, name) else self, name)
-        return found
+    def _owner(self, name: str) -> nn.Module:
+        """The module with a factor of its own or of all, or with what is computed in its place."""
+        return self.shared if name not in self._parameters and hasattr(self.shared, name) else self
 
     def extra_repr(self) -> str:
         """Format of the joint tensor, shape and ranks."""
