@@ -199,6 +199,22 @@ def test_a_plan_for_another_model_is_refused(net: nn.Module) -> None:
         apply_(nn.Sequential(nn.Linear(3, 3)), chosen)
 
 
+def test_a_plan_with_factors_for_a_bias_is_refused(net: nn.Module) -> None:
+    layers = plan(net, Budget(params=0.5), example=X).layers
+    spoilt = Plan({"stem": {"weight": layers["stem"]["weight"], "bias": layers["stem"]["weight"]}})
+    with pytest.raises(UnsupportedError, match=r"'stem\.bias', but weights alone have factors"):
+        apply_(net, spoilt)
+    assert type(net.stem) is nn.Conv2d
+
+
+def test_a_plan_that_names_a_tied_weight_twice_is_refused() -> None:
+    model = Tied(nn.Linear(64, 64))
+    layers = plan(model, Budget(params=0.5), example=torch.randn(2, 64), preset="weight_svd").layers
+    with pytest.raises(SelectionError, match="'a' and 'b', which hold the same weight"):
+        apply_(model, Plan({"a": layers["a"], "b": layers["a"]}))
+    assert type(model.a) is nn.Linear
+
+
 def test_the_same_seed_gives_the_same_factors(net: nn.Module) -> None:
     a, b = (
         compress(net, Budget(params=0.5), example=X, preset="cp3", method=CPALS(max_steps=5)).model

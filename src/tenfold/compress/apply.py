@@ -1,6 +1,6 @@
 """Carry out a plan: fit the factors, and put factorized layers in the place of dense ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,9 @@ def apply_(
     loses. Build optimizers after this call: the dense parameters are gone.
 
     Raises:
-        SelectionError: if the model has no such module or parameter.
-        UnsupportedError: if a layer has no factorized form.
+        SelectionError: if the model has no such module or parameter, or if two layers that are named hold the
+            same weight.
+        UnsupportedError: if a layer or a parameter has no factorized form.
         WeightError: if a weight holds NaN or infinite entries.
     """
     open_(model, plan.layers)
@@ -69,6 +70,7 @@ def apply_(
                 f"'{name}' is planned in a metric, but no statistics of it were given.",
                 "Collect them: collect(model, batches, sites), and pass them on.",
             )
+    _check_named_once(model, plan.layers)
     fits: list[LayerFit] = []
     made: dict[str, FactorizedLayer] = {}
     for k, (module, parameter, layer) in enumerate(entries):
@@ -95,8 +97,24 @@ def _check(model: nn.Module, module: str, parameter: str, fit: bool) -> None:
     if module == "":
         raise UnsupportedError("the model is a single layer.", "Wrap it: nn.Sequential(layer).")
     replacement(modules[module])
+    if parameter != "weight":
+        raise UnsupportedError(
+            f"the plan names '{module}.{parameter}', but weights alone have factors.",
+            "Take that entry out of the plan.",
+        )
     if fit:
         check_finite(modules[module].get_parameter(parameter).detach(), f"{module}.{parameter}")
+
+
+def _check_named_once(model: nn.Module, modules: Iterable[str]) -> None:
+    names: dict[int, str] = {}
+    for module in modules:
+        first = names.setdefault(id(model.get_submodule(module).get_parameter("weight")), module)
+        if first != module:
+            raise SelectionError(
+                f"the plan names '{first}' and '{module}', which hold the same weight.",
+                "Take one of them out of the plan: both will have its factors.",
+            )
 
 
 def _made(
