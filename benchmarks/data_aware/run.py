@@ -65,7 +65,14 @@ def compressed(
         reestimate_batchnorm_(small, data, keep=done)
     if variant.rebuilt:
         reconstruct_(
-            small, dense, images.batches(STEP), stages(dense), epochs=variant.rebuilt, lr=RATE, inputs="small"
+            small,
+            dense,
+            images.batches(STEP),
+            stages(dense),
+            epochs=variant.rebuilt,
+            lr=RATE,
+            inputs="small",
+            stored=True,
         )
     stored = sum(f.stored for f in fits)
     return small, stored + sum(s.numel for s in find_sites(dense, example) if s.name in chosen.dense)

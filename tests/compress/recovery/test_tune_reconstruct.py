@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from tenfold.compress import compress
 from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
-from tenfold.compress.recovery.reconstruct import Rebuilt, reconstruct_
+from tenfold.compress.recovery.reconstruct import Inputs, Rebuilt, reconstruct_
 from tenfold.compress.recovery.tune import tune
 from tenfold.core.errors import DataError, DivergedError, ModelError, OptionError, SelectionError, ShapeError
 from tenfold.data import ImageData, digits
 from tenfold.measure import accuracy
 from tenfold.ranks import Budget
+from tenfold.testing.compare import assert_equal
 from tenfold.zoo import digits_cnn
 
 
@@ -72,6 +73,24 @@ def points() -> list[Tensor]:
 
 def error(small: nn.Module, dense: nn.Module, x: Tensor) -> float:
     return ((small(x) - dense(x)).norm() / dense(x).norm()).item()
+
+
+@pytest.mark.parametrize("inputs", ["dense", "small"])
+def test_stored_inputs_and_outputs_teach_the_same_in_one_pass_a_block(inputs: Inputs) -> None:
+    def blocks(seed: int) -> nn.Sequential:
+        torch.manual_seed(seed)
+        return nn.Sequential(*(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4)) for _ in range(3)))
+
+    dense, passes = blocks(1), []
+    dense.register_forward_pre_hook(lambda *_: passes.append(1))
+    given = [x.float() for x in points()]
+    small, other = blocks(0), blocks(0)
+    expected = reconstruct_(small, dense, given, ["0", "2"], epochs=5, inputs=inputs)
+    passes.clear()
+    assert reconstruct_(other, dense, given, ["0", "2"], epochs=5, inputs=inputs, stored=True) == expected
+    assert len(passes) == 2 * len(given)
+    for p, q in zip(small.parameters(), other.parameters(), strict=True):
+        assert_equal(q, p, "learnt from what is stored")
 
 
 def test_errors_are_the_true_ones_over_all_batches() -> None:

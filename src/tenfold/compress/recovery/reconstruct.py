@@ -44,6 +44,7 @@ def reconstruct_(
     epochs: int = 10,
     lr: float = 1e-3,
     inputs: Inputs = "dense",
+    stored: bool = False,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     schedule: Schedule = "cosine",
     forward: Forward | None = None,
@@ -53,8 +54,8 @@ def reconstruct_(
 
     Needs no labels and little data, for a block has few parameters and its outputs many numbers. Both models
     run as at inference, so batch norm keeps its statistics and dropout does nothing. A block whose error did
-    not fall gets its weights of before. Nothing is stored: models run again in every epoch, as far as the
-    block at hand, so a block takes `epochs` + 2 passes over the batches.
+    not fall gets its weights of before. Models run again in every epoch, as far as the block at hand, so a
+    block takes `epochs` + 2 passes over the batches; or once a block, if its inputs and outputs are `stored`.
 
     Args:
         batches: inputs, or (inputs, labels), of which the labels are not looked at; read many times. Inputs
@@ -63,6 +64,7 @@ def reconstruct_(
             forward pass. Of a block that runs several times, the first time counts.
         inputs: what a block learns on: the inputs that it has in the "dense" model, or those in the "small"
             one, whose earlier blocks it then makes up for.
+        stored: hold what a block is given and what it should give in memory, for all batches, as it learns.
         optimizer: called as `optimizer(parameters, lr=lr)`.
         schedule: the learning rate, "constant" or falling to zero as half a "cosine", changed once an epoch.
         forward: called as `forward(model, batch)` with a batch on the model's device; by default the model is
@@ -91,7 +93,7 @@ def reconstruct_(
     with evaluating(small), evaluating(dense):
         for name, twin in pairs:
             data = _Data(small, dense, name, twin, batches, inputs, forward)
-            done.append(_rebuilt(data, epochs, lr, optimizer, schedule))
+            done.append(_rebuilt(_Stored.of(data) if stored else data, epochs, lr, optimizer, schedule))
             if progress is not None:
                 progress(len(done), len(pairs), done[-1])
     return tuple(done)
@@ -130,11 +132,30 @@ class _Data:
 
 
 @dataclass(frozen=True)
+class _Stored(_Data):
+    """The same, worked out once."""
+
+    kept: tuple[tuple["_Arguments", Tensor], ...] = ()
+
+    @staticmethod
+    def of(data: _Data) -> "_Stored":
+        return _Stored(**vars(data), kept=tuple(data.pairs()))
+
+    def pairs(self) -> Iterator[tuple["_Arguments", Tensor]]:
+        """Copies of the inputs, which the block may change in place, and the wanted outputs."""
+        return ((given.copied(), wanted) for given, wanted in self.kept)
+
+
+@dataclass(frozen=True)
 class _Arguments:
     """What a module is called with, by place and by name."""
 
     places: tuple[Any, ...]
     names: dict[str, Any]
+
+    def copied(self) -> "_Arguments":
+        """With tensors of their own, for the module may change its inputs in place."""
+        return _Arguments(tuple(map(_copy, self.places)), {n: _copy(v) for n, v in self.names.items()})
 
 
 class _Reached(BaseException):
@@ -147,7 +168,7 @@ def _call(model: nn.Module, name: str, batch: Any, forward: Forward | None) -> t
     wanted: list[Tensor] = []
 
     def enter(_: nn.Module, places: tuple[Any, ...], names: dict[str, Any]) -> None:
-        given.append(_Arguments(tuple(map(_copy, places)), {n: _copy(value) for n, value in names.items()}))
+        given.append(_Arguments(places, names).copied())
 
     def leave(_: nn.Module, inputs: object, output: object) -> None:
         wanted.append(first_tensor(output, name))
@@ -168,7 +189,6 @@ def _call(model: nn.Module, name: str, batch: Any, forward: Forward | None) -> t
 
 
 def _copy(value: Any) -> Any:
-    """A tensor of its own, for the module may change its inputs in place."""
     return value.clone() if isinstance(value, Tensor) else value
 
 
