@@ -207,7 +207,8 @@ def test_a_model_that_its_plan_does_not_make_is_refused_before_tuning(tmp_path: 
 @pytest.mark.parametrize(
     ("budgets", "problem"),
     [
-        ([], "there are no budgets"),
+        ([], "budgets of all stages are wanted"),
+        (Budget(params=0.5), "budgets of all stages are wanted"),
         (
             [Budget(params=0.2), Budget(params=0.5)],
             r"rise somewhere: Budget\(params=0\.2\), Budget\(params=0\.5\)",

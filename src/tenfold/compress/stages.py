@@ -50,7 +50,7 @@ def geometric(budget: Budget, count: int) -> tuple[Budget, ...]:
     >>> [round(stage.amount, 3) for stage in geometric(Budget(params=0.125), 3)]
     [0.5, 0.25, 0.125]
     """
-    if count < 1:
+    if not isinstance(count, int) or count < 1:
         raise OptionError(f"{count} stages were asked for.", "Give 1 or more; two to five are usual.")
     if not all(isinstance(amount, float) for amount in budget.amounts.values()):
         raise BudgetError(
@@ -172,9 +172,10 @@ def _compressed(run: _Run, state: State) -> State:
 
 
 def _check(budgets: Sequence[Budget]) -> None:
-    if not budgets:
+    if isinstance(budgets, Budget) or not budgets:
         raise BudgetError(
-            "there are no budgets.", "Give one for each stage: geometric(Budget(params=0.1), 3)."
+            f"{budgets} came, where the budgets of all stages are wanted.",
+            "Give one for each stage: geometric(Budget(params=0.1), 3).",
         )
     if len({tuple((u, type(a)) for u, a in budget.amounts.items()) for budget in budgets}) > 1:
         raise BudgetError(

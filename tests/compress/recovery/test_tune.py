@@ -217,11 +217,11 @@ def test_a_model_without_trainable_parameters_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"epochs": -1}, "epochs >= 0, got -1"),
+        ({"epochs": -1}, "a whole number of epochs >= 0, got -1"),
         ({"lr": 0.0}, "a finite lr > 0, got 0.0"),
         ({"lr": float("nan")}, "a finite lr > 0, got nan"),
         ({"weight_decay": -0.1}, "a finite weight_decay >= 0, got -0.1"),
-        ({"patience": 0}, "patience >= 1 or None, got 0"),
+        ({"patience": 0}, "a whole patience >= 1 or None, got 0"),
         ({"schedule": "linear"}, "a schedule of constant or cosine, got 'linear'"),
     ],
 )

@@ -1,6 +1,6 @@
 """Batch norm after compression: running statistics from data, without labels or gradients."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -121,7 +121,7 @@ def _counted(layer: _BatchNorm) -> Iterator[_Moments]:
     moments = _Moments(
         torch.zeros_like(mean, dtype=torch.float64), torch.zeros_like(mean, dtype=torch.float64)
     )
-    check = layer.register_forward_pre_hook(partial(_pass_over_one, moments))
+    check = layer.register_forward_pre_hook(partial(_pass_over_one, moments), with_kwargs=True)
     hook = layer.register_forward_hook(partial(_add, moments))
     try:
         with _restoring(layer):
@@ -157,9 +157,9 @@ def statistics(layer: _BatchNorm) -> tuple[Tensor, Tensor]:
     return layer.get_buffer("running_mean"), layer.get_buffer("running_var")
 
 
-def _add(moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _add(moments: _Moments, layer: _BatchNorm, inputs: object, output: Tensor) -> None:
     if layer.training:
-        moments.add(_values(inputs[0]), *statistics(layer))
+        moments.add(_values(output), *statistics(layer))
     else:
         layer.train()
 
@@ -169,8 +169,10 @@ def _values(inputs: Tensor) -> int:
     return inputs.numel() // inputs.shape[1]
 
 
-def _pass_over_one(moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+def _pass_over_one(
+    moments: _Moments, layer: _BatchNorm, inputs: tuple[Tensor, ...], names: Mapping[str, Tensor]
+) -> None:
     """A single value is normalised by the statistics at hand."""
-    if _values(inputs[0]) < 2:
+    if _values(inputs[0] if inputs else names["input"]) < 2:
         moments.single = True
         layer.eval()

@@ -12,8 +12,8 @@ from tenfold.compress.batches import Forward, length, outputs_of, parts, placed
 from tenfold.compress.recovery.batches import labels_of
 from tenfold.compress.recovery.distill import Distillation, require
 from tenfold.compress.recovery.features import at_least_single, capturing, relative_square
-from tenfold.compress.recovery.outputs import classes_second, counted, cross_entropy, tensor_of
-from tenfold.core.errors import ModelError, OptionError
+from tenfold.compress.recovery.outputs import Classes, counted, cross_entropy, tensor_of
+from tenfold.core.errors import ModelError, OptionError, SelectionError
 from tenfold.measure.accuracy import hits
 from tenfold.measure.running import device_of, keeping_mode
 
@@ -34,7 +34,8 @@ class Judged:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of one batch. `own` and `taught` hold the features of the latest forward pass."""
+    """The loss of one batch. `own` and `taught` hold the features of the latest forward pass, and `classes`
+    where batches have shown that the outputs have their classes."""
 
     label_smoothing: float
     teacher: nn.Module | None
@@ -42,27 +43,28 @@ class Objective:
     loss: Loss | None
     forward: Forward | None
     penalty: Penalty | None
-    own: Mapping[str, Tensor]
-    taught: Mapping[str, Tensor]
+    own: dict[str, Tensor]
+    taught: dict[str, Tensor]
+    classes: Classes
 
     def __call__(self, model: nn.Module, batch: Any, device: torch.device) -> Tensor:
         """Run the model, and the teacher if there is one, on `device`; what a training step minimises."""
         batch = placed(batch, device)
-        outputs = outputs_of(model, batch, self.forward)
+        outputs = self._outputs(model, batch)
         loss = self._by_labels(outputs, batch) if self.teacher is None else self._distilled(outputs, batch)
         return loss if self.penalty is None else loss + self._penalty(self.penalty, model, device)
 
     def judged(self, model: nn.Module, batch: Any, device: torch.device, by_labels: bool) -> Judged:
         """The loss in validation, without smoothing and penalty: with the labels, or with the teacher."""
         batch = placed(batch, device)
-        outputs, count = outputs_of(model, batch, self.forward), self.weight(batch)
+        outputs, count = self._outputs(model, batch), self.weight(batch)
         if not by_labels:
             return Judged(self._distilled(outputs, batch).item() * count, None, count)
         if self.loss is not None:
             return Judged(self._own_loss(self.loss, outputs, batch).item() * count, None, count)
         labels = labels_of(batch)
-        logits = classes_second(tensor_of(outputs), labels)
-        right = hits(logits, labels)
+        logits = self.classes.second(outputs, labels)
+        right = None if labels.is_floating_point() else hits(logits, labels)
         return Judged(cross_entropy(logits, labels).item() * count, right, count)
 
     def goes_by_labels(self, batch: Any) -> bool:
@@ -73,7 +75,8 @@ class Objective:
         if self.teacher is None or self.distillation.label_weight:
             return True
         fit = self.loss is not None or self.distillation.outputs == "logits"
-        return fit and parts(batch)[1] is not None
+        labels = parts(batch)[1]
+        return fit and (isinstance(labels, Tensor) or (labels is not None and self.loss is not None))
 
     def weight(self, batch: Any) -> int:
         """What a batch counts in a mean: its labels; its samples where there are none, or a loss is given."""
@@ -89,11 +92,17 @@ class Objective:
             return False
         return self.teacher is None or self.distillation.logit_weight + self.distillation.label_weight > 0
 
+    def _outputs(self, model: nn.Module, batch: Any) -> Any:
+        """Those of the model; features of an earlier batch are forgotten."""
+        self.own.clear()
+        self.taught.clear()
+        return outputs_of(model, batch, self.forward)
+
     def _by_labels(self, outputs: Any, batch: Any) -> Tensor:
         if self.loss is not None:
             return self._own_loss(self.loss, outputs, batch)
         labels = labels_of(batch)
-        return cross_entropy(classes_second(tensor_of(outputs), labels), labels, self.label_smoothing)
+        return cross_entropy(self.classes.second(outputs, labels), labels, self.label_smoothing)
 
     def _own_loss(self, loss: Loss, outputs: Any, batch: Any) -> Tensor:
         outputs = at_least_single(outputs) if isinstance(outputs, Tensor) else outputs
@@ -107,27 +116,38 @@ class Objective:
         if how.label_weight:
             terms.append(how.label_weight * self._by_labels(outputs, batch))
         if how.logit_weight:
-            terms.append(how.logit_weight * self._distance(tensor_of(outputs), tensor_of(taught), batch))
+            terms.append(how.logit_weight * self._distance(outputs, taught, batch))
         if how.feature_weight and how.features:
             terms.append(how.feature_weight * self._feature_error())
         return torch.stack(terms).sum()
 
-    def _distance(self, outputs: Tensor, taught: Tensor, batch: Any) -> Tensor:
-        if self.distillation.outputs == "logits":
-            labels = parts(batch)[1]
-            known = labels if isinstance(labels, Tensor) else None
-            outputs, taught = classes_second(outputs, known), classes_second(taught, known)
-        return self.distillation.distance(outputs, taught)
+    def _distance(self, outputs: Any, taught: Any, batch: Any) -> Tensor:
+        if self.distillation.outputs != "logits":
+            return self.distillation.distance(tensor_of(outputs), tensor_of(taught))
+        labels = parts(batch)[1]
+        known = labels if isinstance(labels, Tensor) else None
+        return self.distillation.distance(*(self.classes.second(o, known) for o in (outputs, taught)))
 
     def _feature_error(self) -> Tensor:
         pairs = self.distillation.matched.items()
-        return torch.stack([relative_square(self.own[a], self.taught[b], a) for a, b in pairs]).mean()
+        return torch.stack(
+            [relative_square(_ran(self.own, a), _ran(self.taught, b), a) for a, b in pairs]
+        ).mean()
 
     @staticmethod
     def _penalty(penalty: Penalty, model: nn.Module, device: torch.device) -> Tensor:
         """In the precision of the weights, whatever the products of training are computed in."""
         with torch.autocast(device.type, enabled=False):
             return _scalar(penalty(model), "penalty")
+
+
+def _ran(features: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in features:
+        raise SelectionError(
+            f"Feature '{name}' does not run when the model, or its teacher, is called.",
+            "Name modules that take part in every forward pass of both.",
+        )
+    return features[name]
 
 
 def _scalar(value: Any, name: str) -> Tensor:
@@ -176,7 +196,7 @@ def objective(
     how = distillation or Distillation()
     if teacher is None:
         require(distillation is None, "a teacher to distil from, got None")
-        yield Objective(label_smoothing, None, how, loss, forward, penalty, {}, {})
+        yield Objective(label_smoothing, None, how, loss, forward, penalty, {}, {}, Classes())
         return
     _check_other(model, teacher)
     with (
@@ -184,7 +204,7 @@ def objective(
         capturing(model, how.matched) as own,
         capturing(teacher, set(how.matched.values())) as taught,
     ):
-        yield Objective(label_smoothing, teacher, how, loss, forward, penalty, own, taught)
+        yield Objective(label_smoothing, teacher, how, loss, forward, penalty, own, taught, Classes())
 
 
 @contextmanager

@@ -26,10 +26,11 @@ class Options:
 
     def __post_init__(self) -> None:
         ranges = {
-            f"epochs >= 0, got {self.epochs}": self.epochs >= 0,
+            f"a whole number of epochs >= 0, got {self.epochs}": whole(self.epochs) and self.epochs >= 0,
             f"a finite lr > 0, got {self.lr}": 0 < self.lr < inf,
             f"a finite weight_decay >= 0, got {self.weight_decay}": 0 <= self.weight_decay < inf,
-            f"patience >= 1 or None, got {self.patience}": self.patience is None or self.patience >= 1,
+            f"a whole patience >= 1 or None, got {self.patience}": self.patience is None
+            or (whole(self.patience) and self.patience >= 1),
             f"a schedule of {' or '.join(SCHEDULES)}, got '{self.schedule}'": self.schedule in SCHEDULES,
             f"label_smoothing in 0..1, got {self.label_smoothing}": 0 <= self.label_smoothing <= 1,
             f"a precision of {' or '.join(PRECISIONS)}, got '{self.precision}'": self.precision in PRECISIONS,
@@ -40,6 +41,15 @@ class Options:
                 raise OptionError(
                     f"Tuning needs {wanted}.", "The docstring of tune says what each option does."
                 )
+
+
+def whole(number: object) -> bool:
+    """Whether it is a whole number by its type.
+
+    >>> whole(2), whole(2.0)
+    (True, False)
+    """
+    return hasattr(number, "__index__")
 
 
 def check_smoothing(smoothing: float, loss: Loss | None) -> None:

@@ -14,7 +14,12 @@ from typing import Literal, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from accelerate.utils import DistributedType, broadcast, synchronize_rng_states
+from accelerate.utils import (
+    DistributedType,
+    GradientAccumulationPlugin,
+    broadcast,
+    synchronize_rng_states,
+)
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -44,7 +49,10 @@ def accelerating(model: nn.Module, precision: Precision) -> Iterator[Accelerator
         UnsupportedError: under FSDP, DeepSpeed, Megatron or XLA.
     """
     with _own_state():
-        accelerator = Accelerator(mixed_precision=precision, cpu=_on_cpu(model))
+        every = GradientAccumulationPlugin(num_steps=1)  # a step a batch, whatever the environment says
+        accelerator = Accelerator(
+            mixed_precision=precision, cpu=_on_cpu(model), gradient_accumulation_plugin=every
+        )
         _check(accelerator, precision)
         if accelerator.num_processes > 1:
             model.to(accelerator.device)

@@ -19,7 +19,8 @@ from tenfold.compress.recovery.features import (
     module_named,
     relative_square,
 )
-from tenfold.compress.recovery.schedule import Schedule, set_rate
+from tenfold.compress.recovery.options import whole
+from tenfold.compress.recovery.schedule import SCHEDULES, Schedule, set_rate
 from tenfold.core.errors import DivergedError, ModelError, OptionError, SelectionError
 from tenfold.measure.running import device_of, evaluating
 
@@ -87,7 +88,7 @@ def reconstruct_(
     >>> block.before > 0.5, block.after < 0.01
     (True, True)
     """
-    _check(epochs, lr, inputs)
+    _check(epochs, lr, inputs, schedule)
     pairs = _pairs(small, dense, blocks)
     done: list[Rebuilt] = []
     with evaluating(small), evaluating(dense):
@@ -154,7 +155,7 @@ class _Arguments:
     names: dict[str, Any]
 
     def copied(self) -> "_Arguments":
-        """With tensors of their own, for the module may change its inputs in place."""
+        """With tensors and caches of their own, for the module may change its inputs in place."""
         return _Arguments(tuple(map(_copy, self.places)), {n: _copy(v) for n, v in self.names.items()})
 
 
@@ -189,7 +190,7 @@ def _call(model: nn.Module, name: str, batch: Any, forward: Forward | None) -> t
 
 
 def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    return value.clone() if isinstance(value, Tensor) else deepcopy(value)
 
 
 def _rebuilt(
@@ -203,7 +204,7 @@ def _rebuilt(
     before, weights = _error(data), deepcopy(data.block.state_dict())
     stepper = optimizer(_trainable(data.block, data.name), lr=lr)
     for number in range(epochs):
-        set_rate(stepper, lr, schedule, number / epochs)
+        set_rate(stepper, schedule, number / epochs)
         _pass(data, stepper)
     after = _error(data)
     if after < before:
@@ -264,11 +265,12 @@ def _diverged(name: str, error: float) -> DivergedError:
     )
 
 
-def _check(epochs: int, lr: float, inputs: str) -> None:
+def _check(epochs: int, lr: float, inputs: str, schedule: str) -> None:
     ranges = {
-        f"epochs >= 1, got {epochs}": epochs >= 1,
+        f"a whole number of epochs >= 1, got {epochs}": whole(epochs) and epochs >= 1,
         f"a finite lr > 0, got {lr}": 0 < lr < inf,
         f"inputs of dense or small, got '{inputs}'": inputs in ("dense", "small"),
+        f"a schedule of {' or '.join(SCHEDULES)}, got '{schedule}'": schedule in SCHEDULES,
     }
     for wanted, met in ranges.items():
         if not met:

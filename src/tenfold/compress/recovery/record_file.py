@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -40,6 +41,11 @@ def write(path: StrPath, format: str, facts: Facts, tensors: Tensors) -> None:
         raise CheckpointError(
             f"The model keeps '{strange[0]}' in its state, which is no tensor.",
             "Leave out resume for a model with extra state.",
+        )
+    if wide := [name for name, value in tensors.items() if value.dtype == torch.complex128]:
+        raise CheckpointError(
+            f"'{wide[0]}' has the type complex128, which files of safetensors do not hold.",
+            "Train in complex64, or leave out resume.",
         )
     arrays = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with replacing(path) as temporary:

@@ -34,7 +34,7 @@ class Record:
     generators: tuple[torch.Generator, ...]
     best: Best
     asked: Mapping[str, Any]
-    start: Mapping[str, float]
+    start: dict[str, float]
     teacher: Mapping[str, float]
 
     def save(self, trace: Iterable[Epoch]) -> None:
@@ -65,6 +65,8 @@ class Record:
         facts, tensors = read(self.path, FORMAT)
         try:
             self._check(facts, tensors)
+            self.start.clear()
+            self.start.update(facts["start"])  # those weights begin the run, whatever it goes on with
             self._restore(facts, tensors)
             return [Epoch(**epoch) for epoch in facts["trace"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

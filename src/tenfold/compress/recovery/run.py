@@ -74,7 +74,7 @@ def _tell(trace: list[Epoch], record: Record | None, progress: Callable[[Epoch],
 
 def _epoch(run: Run, losses: nn.Module, number: int) -> Epoch:
     start, options = perf_counter(), run.options
-    set_rate(run.stepper, options.lr, options.schedule, (number - 1) / options.epochs)
+    set_rate(run.stepper, options.schedule, (number - 1) / options.epochs)
     align_draws(run.accelerator, generators_of(run.train))
     train_loss = _pass(run, losses, number)
     align_buffers(run.accelerator, run.model)
@@ -90,6 +90,7 @@ def _pass(run: Run, losses: nn.Module, number: int) -> float:
         weight = run.objective.weight(batch)
         summed, count = summed + _step(run, losses, batch, number) * weight, count + weight
         steps += 1
+    run.stepper.zero_grad()
     summed, seen, taken = total(run.accelerator, summed, count, steps)
     return summed / _seen(seen, taken, number)
 

@@ -13,13 +13,13 @@ SCHEDULES: dict[Schedule, Callable[[float], float]] = {
 }
 
 
-def set_rate(optimizer: torch.optim.Optimizer, lr: float, schedule: Schedule, done: float) -> None:
-    """The learning rate when the fraction `done` of the training lies behind.
+def set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, done: float) -> None:
+    """The learning rates when the fraction `done` of the training lies behind, from those of the beginning.
 
-    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    >>> set_rate(optimizer, 0.1, "cosine", 0.5)
+    >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    >>> set_rate(optimizer, "cosine", 0.5)
     >>> optimizer.param_groups[0]["lr"]
     0.05
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr * SCHEDULES[schedule](done)
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * SCHEDULES[schedule](done)

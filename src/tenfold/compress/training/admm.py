@@ -120,6 +120,13 @@ def run(
     state = None if record is None else record.load()
     if state is None:
         state = first(model, choose, schedule.mu, seed)
+        if record is not None:
+            record.save(state)
         if progress is not None:
             progress(state.trace[-1])
-    return alternate(model, learn, choose, schedule, state, seed, done)
+    try:
+        return alternate(model, learn, choose, schedule, state, seed, done)
+    except BaseException:
+        if record is not None:
+            record.rewind()
+        raise

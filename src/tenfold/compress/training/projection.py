@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.compress.presets import METHODS
-from tenfold.core.errors import DivergedError, SelectionError
+from tenfold.core.errors import DivergedError, ModelError, SelectionError
 from tenfold.core.layout import Layout
 
 Weights = dict[str, Tensor]
@@ -25,6 +25,7 @@ def weights_of(model: nn.Module, layers: Layers) -> Weights:
 
     Raises:
         SelectionError: if the model has no such parameter.
+        ModelError: if a weight is frozen.
         DivergedError: if a weight is not finite.
     """
     own = dict(model.named_parameters(remove_duplicate=False))
@@ -34,6 +35,11 @@ def weights_of(model: nn.Module, layers: Layers) -> Weights:
             raise SelectionError(
                 f"the plan names '{name}', which the model has not.",
                 "Train the dense model that the plan was made for.",
+            )
+        if not own[name].requires_grad:
+            raise ModelError(
+                f"'{name}' is frozen, so that it cannot be drawn to a format.",
+                "Set its requires_grad, or leave it out of the plan.",
             )
         found[name] = own[name].detach()
         if not torch.isfinite(found[name]).all():

@@ -1,7 +1,7 @@
 """The state of a training towards a format, in one file after each round."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Record:
     model: nn.Module
     generators: Sequence[torch.Generator]
     asked: Facts
-    start: Mapping[str, float]
+    start: dict[str, float]
 
     @staticmethod
     def of(path: Path, model: nn.Module, generators: Sequence[torch.Generator], asked: Facts) -> "Record":
@@ -47,6 +47,12 @@ class Record:
         tensors |= named("dual", state.dual) | named("draws", draws(self.model, self.generators))
         write(self.path, FORMAT, facts, tensors)
 
+    def rewind(self) -> None:
+        """Give the model the weights of the file, from which the run can go on; if there is none, nothing."""
+        if self.path.exists():
+            _, tensors = read(self.path, FORMAT)
+            self.model.load_state_dict(under("model", tensors))
+
     def load(self) -> State | None:
         """Bring model and draws to where the file left them; None if there is no file.
 
@@ -58,6 +64,8 @@ class Record:
             return None
         facts, tensors = read(self.path, FORMAT)
         self._check(facts, tensors)
+        self.start.clear()
+        self.start.update(facts["start"])  # those weights begin the run, whatever it goes on with
         try:
             return self._restored(facts, tensors)
         except (KeyError, TypeError, ValueError, RuntimeError, TenfoldError) as error:
