@@ -139,6 +139,15 @@ def test_a_feature_that_does_not_run_is_named() -> None:
         tune(Attending(), [batch], epochs=1, teacher=Attending(), distillation=how)
 
 
+def test_a_teacher_does_not_learn_along() -> None:
+    head = nn.Linear(3, 2)
+    model, teacher = (nn.Sequential(nn.Linear(3, 3), head) for _ in range(2))
+    with pytest.raises(ModelError, match=r"'1\.weight' in common"):
+        tune(model, data(), epochs=1, teacher=teacher)
+    head.requires_grad_(False)
+    assert tune(model, data(), epochs=1, teacher=teacher).trace
+
+
 class Stop(Exception):
     pass
 

@@ -17,7 +17,7 @@ from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
 from tenfold.compress.recovery.tune import tune
 from tenfold.compress.training.admm import admm_
 from tenfold.compress.training.alternate import Induced, Round
-from tenfold.compress.training.projection import holding, nearest, projected
+from tenfold.compress.training.projection import distance, holding, nearest, projected
 from tenfold.compress.training.pull import Pull
 from tenfold.core.errors import CheckpointError, DivergedError, LayoutError, OptionError, SelectionError
 from tenfold.data import ImageBatches, ImageData, digits
@@ -99,6 +99,13 @@ def test_growth_leaves_the_multipliers_as_they_are() -> None:
     z1 = truncated(w1 + (truncated(wanted, 1) - calls[0].targets["0.weight"]), 1)
     multiplier = wanted - w1
     torch.testing.assert_close(2.0 * (z1 - calls[1].targets["0.weight"]), multiplier)
+
+
+def test_complex_weights_are_drawn_by_both_their_parts() -> None:
+    model = nn.Linear(2, 1, bias=False, dtype=torch.complex64)
+    target = model.weight.detach() - (1 + 2j)
+    assert Pull({"weight": target}, 3.0)(model).item() == pytest.approx(0.5 * 3.0 * 2 * 5)
+    assert distance(model.weight.detach(), target) == pytest.approx(10**0.5)
 
 
 def test_the_pull_is_half_the_strength_times_the_square_and_has_its_slope() -> None:

@@ -190,7 +190,7 @@ def objective(
 
     Raises:
         OptionError: for a distillation without a teacher.
-        ModelError: if the teacher is the model.
+        ModelError: if the teacher is the model, or shares weights with it that learn.
         SelectionError: if a feature is not the name of a module.
     """
     how = distillation or Distillation()
@@ -223,4 +223,11 @@ def _check_other(model: nn.Module, teacher: nn.Module) -> None:
         raise ModelError(
             "The teacher is the model itself, which would change under its eyes.",
             "Keep the model from before compression, or a copy: copy.deepcopy(model).",
+        )
+    theirs = {id(parameter) for parameter in teacher.parameters()}
+    shared = [name for name, p in model.named_parameters() if p.requires_grad and id(p) in theirs]
+    if shared:
+        raise ModelError(
+            f"The teacher has '{shared[0]}' in common with the model, and would change as that learns.",
+            "Give a copy of the teacher, or freeze what both have: requires_grad_(False).",
         )

@@ -88,7 +88,8 @@ def tune(
 
     Raises:
         OptionError: for an option outside its range, or a loss or penalty that is not one number.
-        ModelError: if no parameter is trainable, or the teacher is the model.
+        ModelError: if no parameter is trainable, or the teacher is the model or shares
+            weights with it that learn.
         SelectionError: if a feature to match is not the name of a module.
         DataError: if `train` or `valid` gives no batches, or labels are wanted and missing or all -100; if
             the inputs of `valid` are not finite.

@@ -90,7 +90,8 @@ def projected(
 
 def distance(first: Tensor, second: Tensor) -> float:
     """‖first - second‖."""
-    return float(torch.linalg.vector_norm((first - second).double()))
+    apart = first - second
+    return float(torch.linalg.vector_norm(apart.to(torch.promote_types(apart.dtype, torch.float64))))
 
 
 @contextmanager

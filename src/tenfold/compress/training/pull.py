@@ -29,4 +29,5 @@ class Pull:
 
     @staticmethod
     def _square(weight: Tensor, target: Tensor) -> Tensor:
-        return (weight - target.to(weight)).square().sum()
+        apart = weight - target.to(weight)
+        return (apart * apart.conj()).real.sum()
