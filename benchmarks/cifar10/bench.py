@@ -28,7 +28,7 @@ class TimeUp(Exception):
 
 
 class Mismatch(Exception):
-    """A finished cell was measured under another protocol."""
+    """A finished cell was measured, or its network made, under another protocol."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +106,18 @@ class Bench:
         """The network before training: a dense one, or a factorized one that is made once and kept."""
         if cell.is_dense:
             return self._dense(cell), {}
-        path = self.folder.start(cell)
+        path, protocol = self.folder.start(cell), self.protocol.start(cell)
         if not path.exists():
             dense = self._dense(cell).to(self.fit_device)
             start = made(cell, dense, self.data.on(self.fit_device), self.protocol)
-            save(start.model, path, start.plan, start.notes)
+            save(start.model, path, start.plan, start.notes | {"protocol": protocol})
             self._check_time()
         notes = json.loads((path / "extra.json").read_text(encoding="utf-8"))
+        if (found := notes.pop("protocol", None)) != protocol:
+            raise Mismatch(
+                f"{path} was made under another protocol: {found} instead of {protocol}. Use another folder, "
+                "or the options of then."
+            )
         return self._placed(load(self._network(cell.model), path)), notes
 
     def _dense(self, cell: Cell) -> nn.Module:

@@ -60,6 +60,12 @@ class Protocol:
         common = {name: value for name, value in asdict(self).items() if name not in other}
         return common | {"recipe": recipe and asdict(recipe), "preset": cell.preset(self.preset)}
 
+    def start(self, cell: Cell) -> dict[str, Any]:
+        """What the network of a cell before any training depends on, for JSON."""
+        own = {name: value for name, value in self.of(cell).items() if name in ("flops", "correct")}
+        common = {"seed": self.seed, "preset": cell.preset(self.preset)}
+        return common | own | ({"calibration": self.calibration} if cell.is_ours else {})
+
     def with_epochs(self, train: int | None, tune: int | None) -> "Protocol":
         """Other numbers of epochs, where given."""
         lengths = {"train": train, "tune": tune, "own": tune}

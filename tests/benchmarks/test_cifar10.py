@@ -171,6 +171,16 @@ def test_another_protocol_in_the_same_folder_is_refused(
     assert "was measured under another protocol" in capsys.readouterr().err
 
 
+def test_a_network_that_was_made_under_another_protocol_is_refused(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = ["--strategy", "pretrained_no_finetune", "--method", "tenfold-channel_svd", "--keep", "0.2"]
+    with pytest.raises(SystemExit) as error:
+        script("run").main([*TINY, *cell, "--correct", "--out", str(finished)])
+    assert error.value.code == 2
+    assert "was made under another protocol" in capsys.readouterr().err
+
+
 def test_the_rate_of_our_tuning_alone_is_that_of_the_command_line() -> None:
     line = script("run")
     given = ["--data", "digits", "--out", "unused", "--reduced"]
