@@ -101,6 +101,7 @@ class Entries(ABC):
     def map(self, function: Callable[[Array], Array]) -> Self:
         """The same entries with `function`, which acts on each alone, applied to the values."""
         changed = copy.copy(self)  # also copies what was sorted already
+        changed.__dict__.pop("coalesced", None)  # which holds sums of the values of before
         object.__setattr__(changed, "values", function(self.values))
         return changed
 

@@ -84,7 +84,7 @@ def solve_psd(gram: Float[Array, "r r"], rhs: Float[Array, "r *k"]) -> Float[Arr
     columns = scale[:, None] * (columns if rhs.ndim == 2 else columns[:, None])
     lower = None if is_traced(gram, rhs) else _cholesky(scaled)
     if lower is not None and _well_conditioned(lower):
-        solution = scale[:, None] * _cholesky_solve(scaled, lower, columns)
+        solution = scale[:, None] * _cholesky_solve(lower, columns)
     else:
         solution = scale[:, None] * _pseudo_solve(scaled, columns)
     return cast_like(solution if rhs.ndim == 2 else solution[:, 0], rhs)
@@ -127,13 +127,14 @@ def _well_conditioned(lower: Float[Array, "r r"]) -> bool:
     return bool(xp.min(diagonal) ** 2 > 10 * lower.shape[0] * epsilon(lower) * xp.max(diagonal) ** 2)
 
 
-def _cholesky_solve(
-    gram: Float[Array, "r r"], lower: Float[Array, "r r"], rhs: Float[Array, "r k"]
-) -> Float[Array, "r k"]:
-    """Two triangular solves in PyTorch; the array API has none, so LU in the other libraries."""
+def _cholesky_solve(lower: Float[Array, "r r"], rhs: Float[Array, "r k"]) -> Float[Array, "r k"]:
+    """Two triangular solves in PyTorch; the array API has none, so LU in the other libraries.
+
+    Of what Cholesky has taken apart, which read one triangle: the other may differ by rounding.
+    """
     if isinstance(lower, torch.Tensor):
         return torch.cholesky_solve(rhs, lower)
-    return namespace(gram).linalg.solve(gram, rhs)
+    return namespace(lower).linalg.solve(lower @ adjoint(lower), rhs)
 
 
 def _pseudo_solve(gram: Float[Array, "r r"], rhs: Float[Array, "r k"]) -> Float[Array, "r k"]:

@@ -25,6 +25,7 @@ from tenfold.core.entries import Entries
 from tenfold.core.errors import ConvergenceWarning, OptionError, RankError, ShapeError, UnsupportedError
 from tenfold.core.network import Network
 from tenfold.core.noise import as_generator
+from tenfold.core.pieces import frobenius
 from tenfold.core.registry import Registry
 from tenfold.core.trees import register_jax
 from tenfold.formats import Format, Ranks
@@ -112,7 +113,7 @@ class Method(ABC, Generic[F]):
         stream = as_generator(generator, like=entries)
         run = self._fit_traced if is_traced(entries) else self._fit
         fit = run(computed, network, stream)
-        return replace(fit, value=fit.value.map(lambda f: cast_like(f, entries)))
+        return replace(fit, value=fit.value.map(lambda f: _of_its_own(cast_like(f, entries), entries)))
 
     def _fit_chunked(self, tensor: Array | Entries, ranks: Ranks | None, generator: Any) -> Fit[F]:
         """`fit` of a Dask array: in memory where it fits, else by `_stream`."""
@@ -195,6 +196,19 @@ methods: Registry[type[Method[Any]]] = Registry("method")
 """The registered methods; `methods["hooi"]` is a class."""
 
 
+def _of_its_own(factor: Array, tensor: Array) -> Array:
+    """The factor, copied if it lies in the memory of the tensor, as a core does that nothing was cut from."""
+    if isinstance(factor, np.ndarray):
+        return factor.copy() if np.may_share_memory(factor, tensor) else factor
+    if not isinstance(factor, torch.Tensor):
+        return factor
+    try:
+        shared = factor.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # transformed by torch.func, without memory
+        return factor
+    return factor.clone() if shared and not factor.is_meta else factor
+
+
 def _loaded(tensor: Array | Entries) -> Array | Entries:
     if not isinstance(tensor, Entries):
         return chunked.load(tensor)
@@ -219,9 +233,9 @@ def number(x: Array) -> float:
 
 def norm(x: Array) -> float:
     """Frobenius norm as a Python float; of a traced array a traced one, whose gradient at 0 is 0."""
-    xp = namespace(x)
     if not is_traced(x):
-        return number(xp.linalg.vector_norm(x))
+        return frobenius(x)
+    xp = namespace(x)
     return root(number(xp.sum(xp.conj(x) * x)))
 
 

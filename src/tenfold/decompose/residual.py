@@ -24,9 +24,9 @@ def projection_error(tensor: Array, value: Format, whole: float, kept: float) ->
     Equals sqrt(whole² - kept²), which loses half the digits: where that matters, the residual is measured.
     """
     if not is_traced(tensor):
-        square = (whole - kept) * (whole + kept)
-        if square > TRUSTED * epsilon(tensor) * whole**2:
-            return float(square**0.5)
+        share = (1 - kept / whole) * (1 + kept / whole) if whole > 0 else 0.0
+        if share > TRUSTED * epsilon(tensor):
+            return float(whole * share**0.5)
     return residual(tensor, value)
 
 

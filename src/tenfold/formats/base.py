@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, conjugate, is_complex, namespace
+from tenfold.core.arrays import Array, cast, conjugate, is_complex, namespace, to_compute
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes, Network, mode
 from tenfold.formats.arithmetic import Arithmetic
@@ -56,11 +56,13 @@ class Format(Constructed, Arithmetic):
         return contracted(both, (*mine, *other.factors), ())
 
     def norm(self) -> Array:
-        """Frobenius norm; exact to half the digits of the dtype when terms cancel."""
-        square = self.inner(self)
+        """Frobenius norm; exact to half the digits of the dtype, of float32 at least, when terms cancel."""
+        wide = self.map(to_compute)
+        square = wide.inner(wide)
         xp = namespace(square)
         real = xp.real(square) if is_complex(square) else square
-        return xp.sqrt(xp.where(real > 0, real, xp.zeros_like(real)))
+        length = xp.sqrt(xp.where(real > 0, real, xp.zeros_like(real)))
+        return length if is_complex(square) else cast(length, xp.result_type(*self.factors))
 
     def _general(self, arrays: Sequence[Array], graph: Sequence[Axes]) -> "General":
         """A general network, its modes numbered anew."""

@@ -38,7 +38,8 @@ def rounded_cycles(
         wide = carried(network, factors, smallest)
         tries.append(rounded_tree(opened(resized(network, wide), smallest), wide, limits, tol))
     enough = max(tol, 10 * epsilon(factors[0]))
-    return min(tries, key=lambda t: (t.error > enough, t.numel if t.error <= enough else t.error))
+    best = min(tries, key=lambda t: (t.error > enough, t.numel if t.error <= enough else t.error))
+    return best if best.error < math.inf else replace(best, error=math.nan)
 
 
 # In passes -------------------------------------------------------------------------------------------------
@@ -85,7 +86,8 @@ def rounded_open(
         cuts = [min(trials, key=lambda p: (p.found.numel, p.bound)).cut]
     runs = [in_passes(network, factors, limits, tol, cut, whole) for cut in cuts]
     steps = min(runs, key=_distance) if len(runs) > 1 else runs[0]
-    return replace(steps[-1].found, error=measured(steps, whole))
+    drowned = whole == -math.inf and any(step.found.error > 0 for step in steps)
+    return replace(steps[-1].found, error=math.inf if drowned else measured(steps, whole))
 
 
 def in_passes(

@@ -1,5 +1,6 @@
 """Single entries of a tensor that is held as factors."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -45,7 +46,8 @@ def _rows(factor: Array, axes: Axes, network: Network, indices: Array, xp: Any) 
         return factor
     bonds = [a for a in axes if a not in modes]
     order = tuple(axes.index(a) for a in (*modes, *bonds))
-    flat = xp.reshape(xp.permute_dims(factor, order), (-1, *network.extent(tuple(bonds))))
+    rows, rest = (network.extent(tuple(a)) for a in (modes, bonds))
+    flat = xp.reshape(xp.permute_dims(factor, order), (math.prod(rows), *rest))
     position = indices[:, network.modes.index(modes[0])]
     for m in modes[1:]:
         position = position * network.size_of[m] + indices[:, network.modes.index(m)]

@@ -93,7 +93,8 @@ def axis_of(network: Network, factor: int, bond: Axis) -> int:
 def unfolded(array: Array, axis: int) -> Array:
     """The matrix of all other axes by this one."""
     xp = namespace(array)
-    return xp.reshape(xp.moveaxis(array, axis, -1), (-1, array.shape[axis]))
+    turned = xp.moveaxis(array, axis, -1)
+    return xp.reshape(turned, (math.prod(turned.shape[:-1]), array.shape[axis]))
 
 
 def folded(matrix: Array, like: Array, axis: int) -> Array:
@@ -113,7 +114,7 @@ def unit(array: Array) -> tuple[Array, float]:
     array([0.6, 0.8])
     """
     xp = namespace(array)
-    largest = plain(xp.max(xp.abs(array)))
+    largest = plain(xp.max(xp.abs(array))) if math.prod(array.shape) else 0.0
     if largest == 0:
         return array, -math.inf
     array = array / largest

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, namespace, root
+from tenfold.core.arrays import Array, is_traced, namespace, root
 from tenfold.core.network import Network
 from tenfold.core.svd import fix_signs, rank_within
 from tenfold.core.svd_gradient import left_svd
@@ -44,8 +44,9 @@ class SlicedSVD(Method[SlicedLowRank]):
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[SlicedLowRank]:
         u, s, vh = slice_svd(tensor)
         xp, whole = namespace(s), norm(s)
-        together = xp.linalg.vector_norm(s, axis=0)
-        rank = rank_within(network.ranks["R"], together, self.tol * whole if self.tol > 0 else 0.0)
+        scale = 1.0 if is_traced(whole) or whole == 0 else whole
+        together = xp.linalg.vector_norm(s / scale, axis=0)
+        rank = rank_within(network.ranks["R"], together, self.tol * whole / scale if self.tol > 0 else 0.0)
         half = root(s[:, :rank])
         value = SlicedLowRank(u[:, :, :rank] * half[:, None, :], half[:, :, None] * vh[:, :rank, :])
         return Fit(value, relative(norm(s[:, rank:]), whole))

@@ -87,12 +87,12 @@ class BlackBox:
 def random_indices(shape: Sequence[int], count: int, *, like: Array, generator: Any) -> Int[Array, "n order"]:
     """Independent uniform indices: the angle of a pair of normal numbers is uniform."""
     xp = namespace(like)
-    real = xp.zeros((), dtype=real_dtype(like), device=device_of(like))
+    real = to_compute(xp.zeros((), dtype=real_dtype(like), device=device_of(like)))
     pair = normal((2, count, len(shape)), like=real, generator=generator)
     uniform = xp.atan2(pair[0, ...], pair[1, ...]) / 6.283185307179586 + 0.5
     sizes = xp.asarray(shape, dtype=uniform.dtype, device=device_of(like))
     drawn = xp.astype(xp.floor(uniform * sizes), xp.int64)
-    return xp.minimum(drawn, xp.astype(sizes, xp.int64) - 1)
+    return xp.minimum(drawn, xp.asarray(shape, dtype=xp.int64, device=device_of(like)) - 1)
 
 
 def products(rows: Int[Array, "m k"], columns: Int[Array, "n l"]) -> Int[Array, "mn k+l"]:
