@@ -130,7 +130,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 
 def _check_probabilities(labels: Tensor) -> None:
     sums = labels.sum(1)
-    if labels.shape[1] < 2 or bool((labels < 0).any() | ((sums - 1).abs() > SUMMED).any()):
+    odd = ((sums - 1).abs() > SUMMED) & (sums != 0)  # a row of zeros, such as padding, counts nothing
+    if labels.shape[1] < 2 or bool((labels < 0).any() | odd.any()):
         raise DataError(
             f"The labels are {labels.dtype} of shape {tuple(labels.shape)}, but no probabilities of classes.",
             "Number the classes by integers, or give a `loss`, such as torch.nn.functional.mse_loss.",
