@@ -225,24 +225,22 @@ def test_every_name_that_the_system_takes_can_be_written(tmp_path: Path) -> None
     assert names(tmp_path) == ["x" * 255, "é" * 127]
 
 
-@pytest.mark.parametrize("check", [check_file, replacing])
-def test_a_file_that_is_a_mount_point_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check
+@pytest.mark.parametrize(
+    ("check", "make", "message"),
+    [
+        *((check, Path.touch, "mount point") for check in (check_file, replacing)),
+        *(
+            (check, Path.mkdir, "mount point.*\n.*Give a folder inside it")
+            for check in (check_folder, replacing_folder)
+        ),
+    ],
+)
+def test_a_mount_point_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check, make, message: str
 ) -> None:
-    (tmp_path / "model").touch()
-    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "model")
-    with pytest.raises(TargetError, match="mount point"), check(tmp_path / "model") or nullcontext():
-        pass
-
-
-@pytest.mark.parametrize("check", [check_folder, replacing_folder])
-def test_a_folder_that_is_a_mount_point_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check
-) -> None:
-    (tmp_path / "small").mkdir()
-    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "small")
-    message = "mount point.*\n.*Give a folder inside it"
-    with pytest.raises(TargetError, match=message), check(tmp_path / "small") or nullcontext():
+    make(tmp_path / "it")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "it")
+    with pytest.raises(TargetError, match=message), check(tmp_path / "it") or nullcontext():
         pass
 
 

@@ -21,8 +21,6 @@ def plan(
     as_json: options.Json = False,
 ) -> Document | None:
     """Choose what is done at each layer, so that the budget is met; `tenfold apply` carries it out."""
-    import json
-
     import torch
     from rich.console import Console
 
@@ -46,8 +44,7 @@ def plan(
     if out:
         made.save(out)
     if as_json:
-        document: Document = json.loads(made.to_json())
-        return document
+        return made.to_dict()
     parameters = opened(network).named_parameters(remove_duplicate=False)
     shapes = {name: tuple(p.shape) for name, p in parameters}
     Console().print(listing.planned(f"{model}, {asked.in_words(budget)}", made, shapes))

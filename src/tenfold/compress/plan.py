@@ -94,16 +94,18 @@ class Plan:
     version: int = VERSION
     provenance: Provenance = field(default_factory=Provenance)
 
-    def to_json(self) -> str:
-        """The plan as JSON, which may be edited by hand."""
-        layers = {m: {p: e.to_dict() for p, e in ps.items()} for m, ps in self.layers.items()}
-        data = {
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {
             "version": self.version,
             "provenance": vars(self.provenance) | {"request": dict(self.provenance.request)},
-            "layers": layers,
+            "layers": {m: {p: e.to_dict() for p, e in ps.items()} for m, ps in self.layers.items()},
             "dense": dict(self.dense),
         }
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+    def to_json(self) -> str:
+        """The plan as JSON, which may be edited by hand."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "Plan":

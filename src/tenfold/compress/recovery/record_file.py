@@ -5,12 +5,13 @@ Nothing in it is code, so a file from elsewhere can do no harm. It is written wh
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tenfold.core.atomic import StrPath, replacing
 from tenfold.core.errors import CheckpointError
@@ -71,6 +72,13 @@ def read(path: StrPath, format: str) -> tuple[Facts, Tensors]:
         return json.loads(header["facts"]), tensors
     except (KeyError, ValueError) as error:
         raise _foreign(path, f"its header is damaged ({error})") from error
+
+
+def rewind(path: Path, format: str, model: nn.Module) -> None:
+    """Give the model the weights of the file; if there is none, nothing happens."""
+    if path.exists():
+        _, tensors = read(path, format)
+        model.load_state_dict(under("model", tensors))
 
 
 def _foreign(path: StrPath, why: str) -> CheckpointError:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.recovery.best import Best
-from tenfold.compress.recovery.record_file import Facts, Tensors, named, read, under, write
+from tenfold.compress.recovery.record_file import Facts, Tensors, named, read, rewind, under, write
 from tenfold.compress.recovery.trace import Epoch
 from tenfold.core.atomic import check_file
 from tenfold.core.errors import CheckpointError
@@ -86,9 +86,7 @@ class Record:
 
     def rewind(self) -> None:
         """Give the model the weights of the file, from which the run can go on; if there is none, nothing."""
-        if self.path.exists():
-            _, tensors = read(self.path, FORMAT)
-            self.model.load_state_dict(under("model", tensors))
+        rewind(self.path, FORMAT, self.model)
 
     def _check(self, facts: Facts, tensors: Tensors) -> None:
         if changed := difference(facts["asked"], json.loads(json.dumps(self.asked))):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compress.plan import Plan
-from tenfold.compress.recovery.record_file import Facts, Tensors, named, read, under, write
+from tenfold.compress.recovery.record_file import Facts, Tensors, named, read, rewind, under, write
 from tenfold.compress.recovery.resume import alike, described, difference, draws, redraw, sketch
 from tenfold.compress.training.alternate import Round, State
 from tenfold.core.atomic import check_file
@@ -49,9 +49,7 @@ class Record:
 
     def rewind(self) -> None:
         """Give the model the weights of the file, from which the run can go on; if there is none, nothing."""
-        if self.path.exists():
-            _, tensors = read(self.path, FORMAT)
-            self.model.load_state_dict(under("model", tensors))
+        rewind(self.path, FORMAT, self.model)
 
     def load(self) -> State | None:
         """Bring model and draws to where the file left them; None if there is no file.
