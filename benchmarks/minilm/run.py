@@ -33,7 +33,7 @@ CHECK = 192
 """Sentences of both kinds for validation that an epoch of tuning is judged by."""
 OFTEN = 3
 """How many times each sentence of an article is there, so that half of the text is of articles."""
-CORRECTED, WIDER, TUNED = "corrected", "corrected, wider text", "tuned"
+PIVOTED, WIDER, TUNED = "pivoted", "pivoted, wider text", "tuned"
 PROCESSES, FIRST = int(os.environ.get("WORLD_SIZE", 1)), os.environ.get("RANK", "0") == "0"
 """As torchrun says. All do the same but for tuning, where each takes its share of the sentences."""
 JUDGES = ("held_out", "validate", "elsewhere")
@@ -168,12 +168,13 @@ def main() -> None:
     parser.add_argument("--keep", type=float, nargs="+", default=KEEPS, help="fractions to keep")
     parser.add_argument("--way", nargs="*", choices=WAYS, default=list(WAYS), help="what is not tuned")
     parser.add_argument("--epochs", type=int, default=Teaching().epochs, help="of tuning; 0 leaves it out")
+    parser.add_argument("--precision", choices=("bf16", "no"), default="bf16", help="no: float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tuning = options.epochs > 0
     texts = Texts.gathered(tuning)
-    bench = Bench(texts, Teaching(epochs=options.epochs), options.out)
+    bench = Bench(texts, Teaching(epochs=options.epochs, precision=options.precision), options.out)
     if options.way:
         seen = bench.calibrated("own", texts.calibrate, DRAWS)
         for keep, way in product(options.keep, options.way):
@@ -181,7 +182,7 @@ def main() -> None:
     if tuning:
         wide = bench.calibrated("wide", texts.tune[:WIDE], WIDE_DRAWS)
         for keep in options.keep:
-            bench.tune(keep, bench.compress(keep, WIDER, CORRECTED, wide))
+            bench.tune(keep, bench.compress(keep, WIDER, PIVOTED, wide))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from tenfold import tune
-from tenfold.compress import Distillation, Epoch
+from tenfold.compress import Distillation, Epoch, pivot_, unpivot_
 
 GENTLE = {0.8: 5e-4}
 """The rate where so much is kept; otherwise it is that of `Teaching`."""
@@ -28,6 +28,7 @@ class Teaching:
     tokens: int = TOKENS
     lr: float = 1e-3
     feature_weight: float = 4.0
+    precision: str = "bf16"
 
     @property
     def distillation(self) -> Distillation:
@@ -49,8 +50,12 @@ def taught(
     how: Teaching,
     progress: Callable[[Epoch], object] | None = None,
 ) -> nn.Module:
-    """A tuned copy of the small encoder; the embedding table, which is not compressed, stays as it is."""
+    """A tuned copy of the small encoder; the embedding table, which is not compressed, stays as it is.
+
+    Plain factors learn; they are pivoted again in the end.
+    """
     learner = deepcopy(small)
+    unpivot_(learner)
     learner.get_submodule("embeddings").requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     draws = RandomSampler(train, num_samples=min(how.batches, len(train)), generator=generator)
@@ -66,8 +71,9 @@ def taught(
         teacher=dense,
         distillation=how.distillation,
         forward=embed,
-        precision="bf16",
+        precision=how.precision,
         clip=1.0,
         progress=progress,
     )
+    pivot_(learner)
     return learner

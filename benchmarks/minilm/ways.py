@@ -34,11 +34,13 @@ WANT = InputCovariance.needs | KroneckerFisher.needs
 
 @dataclass(frozen=True)
 class Way:
-    """What is used of the sentences: a metric, a rule that compares layers, a correction behind."""
+    """What is used of the sentences: a metric, a rule that compares layers, a correction behind. And how the
+    factors are stored."""
 
     metric: Metric | None = None
     rule: RankRule = UNIFORM
     correct: bool = False
+    preset: str = "weight_svd"
 
 
 WAYS: Mapping[str, Way] = {
@@ -47,6 +49,7 @@ WAYS: Mapping[str, Way] = {
     "two-sided": Way(KroneckerFisher()),
     "global ranks": Way(KroneckerFisher(), Lagrangian()),
     "corrected": Way(KroneckerFisher(), Lagrangian(), correct=True),
+    "pivoted": Way(KroneckerFisher(), Lagrangian(), correct=True, preset="pivoted_weight_svd"),
 }
 
 
@@ -66,7 +69,7 @@ def compressed(
         Budget(params=keep),
         example=sentences[0],
         preset=None,
-        select={f"re:{SITES}": "auto"},
+        select={f"re:{SITES}": way.preset},
         rule=way.rule,
         metric=way.metric,
         statistics=statistics,
@@ -78,8 +81,6 @@ def compressed(
 
 
 def stored(model: nn.Module) -> int:
-    """Elements of the weights or factors of the encoder's linear layers."""
-    layers = [
-        m for m in model.get_submodule("encoder").modules() if isinstance(m, nn.Linear | FactorizedLayer)
-    ]
-    return sum(p.numel() for layer in layers for name, p in layer.named_parameters() if name != "bias")
+    """Elements, and indices, of the weights or factors of the encoder's linear layers."""
+    layers = model.get_submodule("encoder").modules()
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Linear | FactorizedLayer))

@@ -106,6 +106,8 @@ def stored_factors(model: nn.Module) -> Iterator[tuple[str, Stored, FactorizedTe
     for layer, module in factorized(model):
         weight = module.weight
         for name, stored in zip(weight.names, weight.stored, strict=True):
+            if name in weight.computed:
+                continue
             shared = isinstance(weight, SharingTensor) and hasattr(weight.shared, name)
             yield f"{layer}.weight.{'shared.' if shared else ''}{name}", stored, weight
 

@@ -14,7 +14,7 @@ from tenfold.checkpoint.joint import join_, joint_layers
 from tenfold.checkpoint.ties import places_of_tied, tie_
 from tenfold.compress.apply import apply_
 from tenfold.compress.batches import tensors
-from tenfold.compress.plan import Plan
+from tenfold.compress.plan import LayerPlan, Plan
 from tenfold.core.atomic import replacing_folder
 from tenfold.core.errors import CheckpointError, TenfoldError
 from tenfold.nn import FactorizedLayer
@@ -142,11 +142,12 @@ def _check_described(model: nn.Module, plan: Plan) -> None:
     for name, ps in Plan.of(model).layers.items():
         own = ps["weight"]
         given = plan.layers.get(name, {}).get("weight")
-        if given is None or (given.format, given.layout, dict(given.ranks)) != (
-            own.format,
-            own.layout,
-            dict(own.ranks),
-        ):
+        if given is None or _described(given) != _described(own):
             raise CheckpointError(
                 f"the plan does not describe '{name}' as it is.", "Save with the plan applied."
             )
+
+
+def _described(layer: LayerPlan) -> tuple[object, ...]:
+    """What a layer's modules and parameters depend on."""
+    return layer.format, layer.layout, dict(layer.ranks), layer.pivoted

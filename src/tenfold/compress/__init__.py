@@ -19,6 +19,7 @@ from tenfold.compress.metric import (
     metrics,
 )
 from tenfold.compress.pipeline import Compressed, compress
+from tenfold.compress.pivots import pivot_, unpivot_
 from tenfold.compress.plan import LayerPlan, Plan, Provenance, plan
 from tenfold.compress.presets import AUTO, Preset, presets, sliced
 from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
@@ -88,6 +89,7 @@ __all__ = [
     "insert_gates_",
     "learning_compression_",
     "metrics",
+    "pivot_",
     "plan",
     "presets",
     "priced",
@@ -98,4 +100,5 @@ __all__ = [
     "sliced",
     "to_dense_",
     "tune",
+    "unpivot_",
 ]

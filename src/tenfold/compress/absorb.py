@@ -12,9 +12,10 @@ from tenfold.core.errors import UnsupportedError
 from tenfold.core.network import Axis
 from tenfold.formats import Format
 from tenfold.formats.graphs import identity
-from tenfold.nn import FactorizedLayer, FactorizedTensor
+from tenfold.nn import FactorizedLayer, FactorizedTensor, PivotedTensor
 from tenfold.nn.bonds.gates import GatedTensor
 from tenfold.nn.bonds.shrinking import carried, replace_weights, sliced
+from tenfold.nn.tensor.pivoted import elements
 from tenfold.ranks import Allotment, Budget, Candidate, allot
 from tenfold.ranks.budget import STORED
 from tenfold.ranks.lasso import Lasso
@@ -86,6 +87,7 @@ def _candidate(model: nn.Module, name: str, budget: Budget, table: LatencyTable)
         flops=None if dense is None else flops_of(dense, kind, layout, example),
         itemsize=layer.weight.factors()[0].element_size(),
         latency=None if dense is None else latency_of(dense, kind, layout, example, table, whole),
+        stored=elements if isinstance(layer.weight, PivotedTensor) else None,
     )
 
 

@@ -66,6 +66,7 @@ class Offer:
             itemsize=self.weight.element_size(),
             site=self.site.name,
             fit=None if known else self.loss,
+            stored=self.scheme.stored,
         )
 
     def weighted(self) -> Tensor:

@@ -29,6 +29,8 @@ from tenfold.core.network import Axis
 from tenfold.decompose import Method, methods
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer
+from tenfold.nn.tensor.pivoted import PivotedTensor
+from tenfold.nn.tensor.pivoted import elements as pivoted_elements
 from tenfold.nn.tensor.shared_factors import SharingTensor
 from tenfold.ranks import Budget, RankRule, Uniform, allot, rules, winners
 from tenfold.ranks.budget import STORED
@@ -39,7 +41,8 @@ VERSION = 1
 @dataclass(frozen=True)
 class LayerPlan:
     """One site: format, layout, ranks, the method that fits them, the input to plan its steps for, and the
-    metric in which the weight is approximated (None: the Euclidean one)."""
+    metric in which the weight is approximated (None: the Euclidean one). A matrix of low rank may be stored
+    `pivoted`, as a `PivotedTensor`."""
 
     format: str
     layout: str
@@ -47,11 +50,13 @@ class LayerPlan:
     method: Method[Any] | None = None
     example: tuple[int, ...] | None = None
     metric: Metric | None = None
+    pivoted: bool = False
 
     def numel(self, shape: tuple[int, ...]) -> int:
         """Elements that the factors of a weight of this shape store."""
         modes = Layout.parse(self.layout).bind(shape).mode_shape
-        return formats[self.format].skeleton(modes, self.ranks).numel
+        network = formats[self.format].skeleton(modes, self.ranks)
+        return pivoted_elements(network) if self.pivoted else network.numel
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -62,6 +67,8 @@ class LayerPlan:
             data["example"] = list(self.example)
         if self.metric is not None:
             data["metric"] = serde.to_dict(metrics, self.metric)
+        if self.pivoted:
+            data["pivoted"] = True
         return data
 
     @staticmethod
@@ -72,7 +79,10 @@ class LayerPlan:
         example = tuple(data["example"]) if "example" in data else None
         metric = serde.from_dict(metrics, data["metric"]) if "metric" in data else None
         Layout.parse(data["layout"])
-        return LayerPlan(data["format"], data["layout"], dict(data["ranks"]), method, example, metric)
+        pivoted = data.get("pivoted", False) is True
+        return LayerPlan(
+            data["format"], data["layout"], dict(data["ranks"]), method, example, metric, pivoted
+        )
 
 
 @dataclass(frozen=True)
@@ -154,7 +164,13 @@ class Plan:
 
 def _described(layer: FactorizedLayer) -> LayerPlan:
     weight = layer.weight
-    return LayerPlan(formats.name_of(weight.format), str(layer.layout), weight.ranks, None, layer.planned())
+    return LayerPlan(
+        formats.name_of(weight.format),
+        str(layer.layout),
+        weight.ranks,
+        example=layer.planned(),
+        pivoted=isinstance(weight, PivotedTensor),
+    )
 
 
 def plan(
@@ -233,7 +249,8 @@ def _dense_under(model: nn.Module, metric: Metric | None, choice: Choice, runnin
 
 def _layer(offer: Offer, ranks: Mapping[Axis, int]) -> LayerPlan:
     format_, layout = offer.scheme.preset.format, str(offer.scheme.layout)
-    return LayerPlan(format_, layout, ranks, offer.method, offer.site.example, offer.metric)
+    pivoted = offer.scheme.pivoted(ranks)
+    return LayerPlan(format_, layout, ranks, offer.method, offer.site.example, offer.metric, pivoted)
 
 
 def _metrics(

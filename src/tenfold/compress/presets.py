@@ -1,19 +1,20 @@
 """The decompositions of the literature as rows of a table: a format, a layout, and a method that fits it."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from tenfold.core.errors import UnknownNameError, UnsupportedError
 from tenfold.core.layout import Layout, balanced
-from tenfold.core.network import Axes, Axis
+from tenfold.core.network import Axes, Axis, Network
 from tenfold.core.registry import Registry
 from tenfold.decompose import CPALS, HOOI, TTSVD, Method, SlicedSVD, TruncatedSVD
 from tenfold.formats import Format, formats
 from tenfold.nn import replacement
+from tenfold.nn.tensor.pivoted import elements, least
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Preset:
     `layouts` maps the axes of a weight, such as "o i h w", to a layout; axes that end in digits and have no
     size there are split into sizes as equal as their divisors allow. `whole` numbers the modes that are not
     compressed. A convolution whose kernel is a single point is a matrix, and is served as `pointwise` says.
+    With `pivoted`, a matrix of low rank is stored as a `PivotedTensor` where that is less.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Preset:
     layouts: Mapping[str, str]
     whole: tuple[int, ...] = ()
     pointwise: str | None = None
+    pivoted: bool = False
 
     @property
     def method(self) -> Method[Any]:
@@ -91,6 +94,16 @@ class Scheme:
     preset: Preset
     layout: Layout
 
+    @property
+    def stored(self) -> Callable[[Network], int] | None:
+        """How many elements are kept of a network, where these are not all that its factors have."""
+        return least if self.preset.pivoted else None
+
+    def pivoted(self, ranks: Mapping[Axis, int]) -> bool:
+        """Whether a `PivotedTensor` of these ranks is less than plain factors."""
+        network = self.preset.format_class.skeleton(self.layout.mode_shape, ranks)
+        return self.preset.pivoted and elements(network) < network.numel
+
 
 METHODS: dict[str, Method[Any]] = {
     "lowrank": TruncatedSVD(),
@@ -134,10 +147,12 @@ def sliced(row: Preset, count: int) -> Preset:
     >>> sliced(presets["channel_svd"], 4).layouts["o i h w"]
     'o (i0=4 i1) h w -> o i0 (i1 h w)'
     """
-    if row.format != "lowrank":
-        known = ", ".join(name for name in presets if presets[name].format == "lowrank")
+    if row.format != "lowrank" or row.pivoted:
+        known = ", ".join(
+            p.name for p in map(presets.__getitem__, presets) if p.format == "lowrank" and not p.pivoted
+        )
         raise UnsupportedError(
-            f"preset '{row.name}' is not of low rank and has no slices.", f"Slice {known}."
+            f"preset '{row.name}' is not of two factors and has no slices.", f"Slice {known}."
         )
     if count == 1:
         return row
@@ -217,7 +232,21 @@ arXiv:2107.11442; CP: Lebedev et al. 2015, arXiv:1412.6553; Tucker-2: Kim et al.
 TT convolution: Garipov et al. 2016, arXiv:1611.03214; TT matrix: Novikov et al. 2015, arXiv:1509.06569; of
 embeddings: Hrinchuk et al. 2020, arXiv:1901.10787."""
 
-for _preset in TABLE:
+
+def with_pivots(row: Preset) -> Preset:
+    """A preset of low rank whose factors are stored as a `PivotedTensor`: the same weights, in less memory.
+
+    Tables of embeddings are left out, of which rows are looked up.
+
+    >>> with_pivots(presets["channel_svd"]).name
+    'pivoted_channel_svd'
+    """
+    pointwise = f"pivoted_{row.pointwise}" if row.pointwise else None
+    layouts = {axes: text for axes, text in row.layouts.items() if "v" not in axes}
+    return replace(row, name=f"pivoted_{row.name}", layouts=layouts, pointwise=pointwise, pivoted=True)
+
+
+for _preset in (*TABLE, *(with_pivots(row) for row in TABLE if row.format == "lowrank")):
     presets.add(_preset.name, _preset)
 
 AUTO = ("weight_svd", "channel_svd", "spatial_svd", "spatial_svd_w", "tucker2", "cp3")

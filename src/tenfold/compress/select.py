@@ -86,7 +86,7 @@ def _choice(model: nn.Module, site: Site, preset: Wanted, select: Selection) -> 
 
 def _served(model: nn.Module, site: Site, names: Sequence[str], must: bool) -> Choice:
     """The schemes of the presets that serve the site, each layout and format once."""
-    found: dict[tuple[str, str], Scheme] = {}
+    found: dict[tuple[str, str, bool], Scheme] = {}
     refused: list[UnsupportedError] = []
     for name in names:
         try:
@@ -94,7 +94,7 @@ def _served(model: nn.Module, site: Site, names: Sequence[str], must: bool) -> C
         except UnsupportedError as error:
             refused.append(error)
         else:
-            found.setdefault((scheme.preset.format, str(scheme.layout)), scheme)
+            found.setdefault((scheme.preset.format, str(scheme.layout), scheme.preset.pivoted), scheme)
     if not found and must:
         raise refused[0]
     return Choice(site, tuple(found.values()), "" if found else refused[0].problem)

@@ -27,6 +27,7 @@ from tenfold.nn.regression.trl import TRL
 from tenfold.nn.tensor.complex_pairs import ComplexPairs, TensorizedPairs, in_pairs_
 from tenfold.nn.tensor.factorized import DenseFallbackWarning, FactorizedTensor
 from tenfold.nn.tensor.index import TensorIndexError
+from tenfold.nn.tensor.pivoted import PivotedTensor
 from tenfold.nn.tensor.tensorized import TensorizedTensor
 from tenfold.nn.tensor.view import FactorizedView
 from tenfold.nn.transposed_linear import linear_of_conv1d
@@ -56,6 +57,7 @@ __all__ = [
     "FactorizedTransformerEncoderLayer",
     "FactorizedView",
     "GatedTensor",
+    "PivotedTensor",
     "Role",
     "RowError",
     "TensorIndexError",

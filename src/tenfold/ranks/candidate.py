@@ -39,6 +39,7 @@ class Candidate:
     - `itemsize` is the bytes of an element.
     - `fit` gives the squared error of a fit at some ranks, in the metric of the data; it is not given where
       the singular values say it exactly.
+    - `stored` says how many elements are kept of a network; all that its factors have, if it is not given.
     - `site` names the weight, where several candidates are for one; a rule then uses one of them at most.
 
     >>> import numpy as np
@@ -60,6 +61,7 @@ class Candidate:
     site: str | None = None
     latency: Callable[[Allotment], int] | None = None
     fit: Callable[[Mapping[Axis, int]], float] | None = None
+    stored: Callable[[Network], int] | None = None
 
     @property
     def place(self) -> str:
@@ -92,8 +94,11 @@ class Candidate:
             return unit.of({u: self.cost(ranks, u) for u, _ in unit.prices})
         if unit not in STORED:
             return self._running(ranks, unit)
-        elements = self.dense if ranks is None else self._sized(ranks).numel
+        elements = self.dense if ranks is None else self._elements(self._sized(ranks))
         return elements * (self.itemsize if unit == "bytes" else 1)
+
+    def _elements(self, network: Network) -> int:
+        return network.numel if self.stored is None else self.stored(network)
 
     def lowest(self, unit: AnyUnit = "params") -> int:
         """The least it can cost: with ranks of 1, or dense if that is less."""

@@ -77,8 +77,8 @@ def _sizes(full: int, terms: Budget) -> list[int]:
 
 
 def _costs(candidate: Candidate, bond: Axis, ranks: list[int], terms: Budget) -> list[int]:
-    """What every rank costs; the elements grow by the same number with each rank."""
-    if terms.unit not in STORED:
+    """What every rank costs; the elements of factors grow by the same number with each rank."""
+    if terms.unit not in STORED or candidate.stored is not None:
         return [candidate.cost({bond: r}, terms.unit) for r in ranks]
     first = candidate.cost({bond: 1}, terms.unit)
     each = candidate.cost({bond: 2}, terms.unit) - first if candidate.full.ranks[bond] > 1 else 0

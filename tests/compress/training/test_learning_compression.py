@@ -84,7 +84,7 @@ def stored(found: Plan, model: nn.Module) -> int:
     return sum(layers["weight"].numel(shapes[f"{n}.weight"]) for n, layers in found.layers.items())
 
 
-@pytest.mark.parametrize("preset", ["channel_svd", "tucker2", "cp3"])
+@pytest.mark.parametrize("preset", ["channel_svd", "pivoted_channel_svd", "tucker2", "cp3"])
 def test_a_higher_price_buys_fewer_elements(preset: str) -> None:
     model, x = conv()
     dense = sum(site.numel for site in find_sites(model, x))

@@ -94,12 +94,20 @@ class _Offer:
             flops=self.flops,
             itemsize=weight.element_size(),
             site=self.site.name,
+            stored=self.scheme.stored,
         )
 
     def layer(self, ranks: Allotment) -> LayerPlan:
         """The plan with these ranks."""
         row = self.scheme.preset
-        return LayerPlan(row.format, str(self.scheme.layout), ranks or {}, row.method, self.site.example)
+        return LayerPlan(
+            row.format,
+            str(self.scheme.layout),
+            ranks or {},
+            row.method,
+            self.site.example,
+            pivoted=ranks is not None and self.scheme.pivoted(ranks),
+        )
 
 
 def _offer(model: nn.Module, site: Site, scheme: Scheme) -> _Offer:

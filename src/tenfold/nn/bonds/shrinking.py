@@ -14,6 +14,7 @@ from tenfold.nn.bonds.dropout import DroppedTensor, tensor_dropout
 from tenfold.nn.bonds.numbers import BondTensor
 from tenfold.nn.tensor.complex_pairs import ComplexPairs, PairedBias, in_pairs_
 from tenfold.nn.tensor.factorized import FactorizedTensor
+from tenfold.nn.tensor.pivoted import PivotedTensor
 from tenfold.nn.tensor.shared_factors import SharedFactors, SharingTensor
 
 Weights = Mapping[int, Format | None]
@@ -160,6 +161,8 @@ class _Successors:
         """The new weight with flags, joint factors and dropout as the old one."""
         plain = _plain(old)
         new.requires_grad_(plain.requires_grad).train(old.training)
+        if isinstance(plain, PivotedTensor):
+            new = PivotedTensor.of(new)
         if isinstance(plain, SharingTensor):
             new = SharingTensor.over(new, self._family(new, plain.shared))
         if isinstance(old, DroppedTensor):

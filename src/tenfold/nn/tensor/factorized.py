@@ -1,7 +1,7 @@
 """The module that owns the factors of one weight as ordinary parameters."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ class FactorizedTensor(TensorLike, nn.Module):
     >>> x[2:, [0, 1]]
     FactorizedView(CP, shape=(6, 2, 5), ranks={'R': 3})
     """
+
+    computed: ClassVar[frozenset[str]] = frozenset()
+    """Names of factors that are no parameters but made of such."""
 
     def __init__(self, value: Format, layout: Layout | None = None, program: Program | None = None) -> None:
         super().__init__()

@@ -1,0 +1,186 @@
+"""A matrix of low rank, stored without the numbers that the choice of its factors leaves free."""
+
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tenfold.core.errors import RankError
+from tenfold.core.layout import Layout, rearrange
+from tenfold.core.network import Network
+from tenfold.core.program import Program
+from tenfold.formats import Format, LowRank
+from tenfold.nn.memory import in_memory_order, laid_out
+from tenfold.nn.tensor.factorized import FactorizedTensor
+from tenfold.nn.tensor.held import held
+
+
+class PivotedTensor(FactorizedTensor):
+    """A weight of low rank of which r of the m rows are kept as they are, and the others as sums of these.
+
+    The factors of X = U V, m × n and of rank r, are free up to an invertible r × r matrix A, for
+    U V = (U A)(A⁻¹ V). Here A turns r rows of U into the identity: those that elimination with pivoting picks,
+    so that entries of the others are small. What is stored is `rest`, the (m - r) × r others; `right`, the
+    picked rows of X; and `rows`, where each row stands: r (m + n - r) elements and m indices in place of
+    r (m + n) elements, which is less than the dense matrix has up to nearly full rank. The layer puts `left`
+    together when it runs, at the cost of copying it, and then computes what it would with two plain factors:
+    memory is saved, not time.
+
+    Source: Zhao, Zhang & Cannistraci, 'Pivoting factorization: a compact meta low-rank representation of
+    sparsity for efficient inference in large language models', ICML 2025, arXiv:2501.19090.
+
+    >>> x = PivotedTensor(LowRank.random((6, 5), 3, like=torch.zeros(())))
+    >>> [(name, tuple(p.shape)) for name, p in x.named_parameters()], x.numel()
+    ([('right', (3, 5)), ('rest', (3, 3))], 30)
+    """
+
+    rest: nn.Parameter
+    rows: Int[Tensor, " m"]
+    computed = frozenset({"left"})
+
+    def __init__(self, value: Format, layout: Layout | None = None, program: Program | None = None) -> None:
+        _check(value)
+        super().__init__(value, layout, program)
+        del self._parameters["left"]
+        rows, rest, right = pivoted(value.left, value.right)  # type: ignore[attr-defined]
+        self.register_parameter("rest", nn.Parameter(rest))
+        self.register_buffer("rows", rows)
+        with torch.no_grad():
+            self.get_parameter("right").copy_(self._in_place(right))
+
+    @classmethod
+    def of(cls, plain: FactorizedTensor) -> Self:
+        """The same tensor, layout and program."""
+        return (
+            cls(plain.value, plain.layout, plain.program)
+            .requires_grad_(plain.requires_grad)
+            .train(plain.training)
+        )
+
+    def unpivoted(self) -> FactorizedTensor:
+        """The same tensor with plain factors, both with the roots of the singular values in them."""
+        value: LowRank = self.value  # type: ignore[assignment]
+        plain = FactorizedTensor(balanced(value), self.layout, self.program)
+        return plain.requires_grad_(self.requires_grad).train(self.training)
+
+    def factors(self) -> list[Tensor]:
+        """Both factors in the order of the program."""
+        rest, right = held(self, ("rest", "right"))
+        eye = torch.eye(rest.shape[1], dtype=rest.dtype, device=rest.device)
+        left = torch.cat([eye, rest]).index_select(0, self.rows)
+        axes, stored = self.network.factors[0], self.stored[0]
+        kernel = rearrange(left, axes, stored.axes, self.network.size_of, stored.shape)
+        return [kernel if kernel.ndim < 3 else in_memory_order(kernel), right]
+
+    def set_(self, value: Format) -> None:
+        """Put a matrix of the same shape and rank into the parameters, without recording gradients."""
+        self._check_shapes(value)
+        rows, rest, right = pivoted(value.left, value.right)  # type: ignore[attr-defined]
+        own, kernel = held(self, ("rest", "right"))
+        with torch.no_grad():
+            self.rows.copy_(rows)
+            own.copy_(rest)
+            kernel.copy_(self._in_place(right))
+
+    def _in_place(self, right: Tensor) -> Tensor:
+        """`right` in the order in which it is stored."""
+        axes, stored = self.network.factors[1], self.stored[1]
+        kernel: Tensor = rearrange(right, axes, stored.axes, self.network.size_of, stored.shape)
+        return kernel
+
+    def numel(self) -> int:
+        """Number of stored elements, and of indices."""
+        return elements(self.network)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the factors."""
+        return self.rest.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the factors."""
+        return self.rest.device
+
+    def extra_repr(self) -> str:
+        """Format, shape and ranks."""
+        return f"pivoted {super().extra_repr()}"
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        nn.Module._load_from_state_dict(self, *args)
+        _, right = held(self, ("rest", "right"))
+        if not right.is_meta:
+            right.data = laid_out(right.data)
+
+
+def elements(network: Network) -> int:
+    """What is stored of a matrix of low rank: r (m + n - r) elements, and an index for each of the m rows.
+
+    >>> elements(LowRank.skeleton((6, 5), 3))
+    30
+    """
+    (rank,) = network.ranks.values()
+    rows = network.product(tuple(a for a in network.factors[0] if a in network.modes))
+    return network.numel - rank**2 + rows
+
+
+def least(network: Network) -> int:
+    """What is stored of a matrix of low rank, pivoted or as two factors, whichever is less."""
+    return min(network.numel, elements(network))
+
+
+def pivoted(
+    left: Float[Tensor, "m r"], right: Float[Tensor, "r n"]
+) -> tuple[Int[Tensor, " m"], Float[Tensor, "m-r r"], Float[Tensor, "r n"]]:
+    """`rows`, `rest` and `right` with left @ right = cat([1, rest])[rows] @ right, up to rounding.
+
+    Elimination picks rows of an orthonormal basis, so that matrices of less than rank r will do, too.
+
+    >>> rows, rest, right = pivoted(torch.tensor([[1.0], [4.0], [2.0]]), torch.tensor([[1.0, 3.0]]))
+    >>> rows, rest.flatten(), right
+    (tensor([1, 0, 2], dtype=torch.int32), tensor([0.2500, 0.5000]), tensor([[ 4., 12.]]))
+    """
+    m, r = left.shape
+    if left.is_meta:
+        return left.new_empty(m, dtype=torch.int32), left.new_empty(m - r, r), right
+    wide = torch.promote_types(left.dtype, torch.float32)
+    tall = left.detach().to(wide)
+    basis, _ = torch.linalg.qr(tall)
+    lower, swaps, _ = torch.linalg.lu_factor_ex(basis)
+    picked = torch.tensor(_permuted(m, swaps.tolist()), device=left.device)
+    rest = torch.linalg.solve_triangular(lower[:r], lower[r:], upper=False, left=False, unitriangular=True)
+    kept = tall[picked[:r]] @ right.detach().to(wide)
+    return picked.argsort().to(torch.int32), rest.to(left.dtype), kept.to(right.dtype)
+
+
+@torch.no_grad()
+def balanced(value: LowRank) -> LowRank:
+    """The same matrix with the roots of its singular values in both factors.
+
+    >>> even = balanced(LowRank(torch.tensor([[0.5], [0.0]]), torch.tensor([[8.0, 0.0]])))
+    >>> even.left.norm().item(), even.right.norm().item()
+    (2.0, 2.0)
+    """
+    wide = torch.promote_types(value.left.dtype, torch.float32)
+    tall, small = torch.linalg.qr(value.left.to(wide))
+    flat, other = torch.linalg.qr(value.right.to(wide).mH)
+    u, s, vh = torch.linalg.svd(small @ other.mH, full_matrices=False)
+    left, right = tall @ (u * s.sqrt()), (s.sqrt()[:, None] * vh) @ flat.mH
+    return LowRank(left.to(value.left.dtype), right.to(value.right.dtype))
+
+
+def _permuted(m: int, swaps: list[int]) -> list[int]:
+    """The numbers 0, ..., m - 1 after LAPACK's swaps, which count from 1."""
+    rows = list(range(m))
+    for k, other in enumerate(swaps):
+        rows[k], rows[other - 1] = rows[other - 1], rows[k]
+    return rows
+
+
+def _check(value: Format) -> None:
+    if type(value) is not LowRank or value.left.shape[1] > value.left.shape[0]:
+        raise RankError(
+            f"{type(value).__name__} of shape {value.shape} and ranks {value.ranks} cannot be pivoted.",
+            "Give a LowRank whose rank is no more than its rows.",
+        )
