@@ -20,7 +20,7 @@ class PivotedTensor(FactorizedTensor):
     """A weight of low rank of which r of the m rows are kept as they are, and the others as sums of these.
 
     The factors of X = U V, m × n and of rank r, are free up to an invertible r × r matrix A, for
-    U V = (U A)(A⁻¹ V). Here A turns r rows of U into the identity: those that elimination with pivoting picks,
+    U V = (U A)(A⁻¹ V). Here A turns r rows of U into the identity, those that elimination with pivoting picks
     so that entries of the others are small. What is stored is `rest`, the (m - r) × r others; `right`, the
     picked rows of X; and `rows`, where each row stands: r (m + n - r) elements and m indices in place of
     r (m + n) elements, which is less than the dense matrix has up to nearly full rank. The layer puts `left`
@@ -151,7 +151,7 @@ def pivoted(
     picked = torch.tensor(_permuted(m, swaps.tolist()), device=left.device)
     rest = torch.linalg.solve_triangular(lower[:r], lower[r:], upper=False, left=False, unitriangular=True)
     kept = tall[picked[:r]] @ right.detach().to(wide)
-    return picked.argsort().to(torch.int32), rest.to(left.dtype), kept.to(right.dtype)
+    return picked.argsort().to(torch.int32), rest.to(left.dtype).contiguous(), kept.to(right.dtype)
 
 
 @torch.no_grad()
