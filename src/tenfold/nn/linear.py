@@ -15,7 +15,6 @@ from tenfold.core.search import Application
 from tenfold.formats import Format, Ranks, formats
 from tenfold.nn.base import FactorizedLayer, Role, check_roles, copied, new_bias, replaces
 from tenfold.nn.composite import opening
-from tenfold.nn.execute import run
 from tenfold.nn.moments import scaled_to
 from tenfold.nn.tensor.factorized import FactorizedTensor
 
@@ -114,7 +113,9 @@ class FactorizedLinear(FactorizedLayer):
             raise ShapeError(
                 f"the layer takes {self.in_features} features, but the input is {tuple(input.shape)}."
             )
-        return run(self.program, input, self.weight.factors(), self.bias)
+        output = self.weight.linear(input, self.bias)
+        assert output is not None
+        return output
 
     def extra_repr(self) -> str:
         """Sizes."""
