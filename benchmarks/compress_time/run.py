@@ -27,7 +27,7 @@ from tenfold.zoo.resnet import Bottleneck, resnet
 
 BOUND_SECONDS, BOUND_MODELS = 180.0, 3.0
 STEPS = ("find_sites", "collect", "plan", "apply_", "reestimate_batchnorm_")
-MEGABYTE = 2**20
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def compared(found: dict[str, Any], batches: dict[str, dict[str, Any]]) -> dict[
         "microbatch": found["microbatch"],
         "seconds": found["seconds"]["total"],
         "in_time": found["seconds"]["total"] < BOUND_SECONDS,
-        "peak_mb": round(found["peak"] / MEGABYTE),
-        "allowed_mb": {f"beside_{name}": round(bound / MEGABYTE) for name, bound in allowed.items()},
+        "peak_mb": round(found["peak"] / MEBIBYTE),
+        "allowed_mb": {f"beside_{name}": round(bound / MEBIBYTE) for name, bound in allowed.items()},
         "models": {
             f"beside_{name}": round((found["peak"] - batch["batch"]) / found["model"], 2)
             for name, batch in batches.items()
@@ -196,8 +196,8 @@ def measured(images: int, batch: int, microbatch: int | None) -> dict[str, Any]:
     if microbatch:
         batches["microbatch"] = in_new_process("frozen", images, microbatch)
         runs["microbatch"] = in_new_process("compress", images, batch, microbatch)
-    sizes = {f"batch_{name}_mb": round(part["batch"] / MEGABYTE) for name, part in batches.items()}
-    figures = {"model_mb": round(runs["whole"]["model"] / MEGABYTE, 1)} | sizes
+    sizes = {f"batch_{name}_mb": round(part["batch"] / MEBIBYTE) for name, part in batches.items()}
+    figures = {"model_mb": round(runs["whole"]["model"] / MEBIBYTE, 1)} | sizes
     figures |= {name: compared(found, batches) for name, found in runs.items()}
     return {"summary": figures, "batches": batches, "compress": runs}
 

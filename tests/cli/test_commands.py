@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 import tenfold
 from tenfold.cli import outcome
@@ -52,6 +53,23 @@ def test_compress_evaluate_load(work: Path, call: Call) -> None:
     assert json.loads((work / "small" / "report" / "table.json").read_text())["rows"] == [row]
 
 
+@pytest.mark.parametrize("epochs", ["0", "2"])
+def test_the_report_has_the_errors_of_the_weights_that_are_written(
+    work: Path, call: Call, epochs: str
+) -> None:
+    done = call(*COMPRESS, "--tune-epochs", epochs, "--lr", "0.01", "--out", "small", "--json")
+    dense, small = tiny(), tenfold.load(tiny, work / "small")
+    dense.load_state_dict(load_file(work / "dense.safetensors"))
+    lines = [line for line in done.json["rows"][0]["layers"] if line["error"] is not None]
+    assert lines
+    for line in lines:
+        name = line["site"].removesuffix(".weight")
+        weight = dense.get_parameter(line["site"]).detach()
+        factors: Any = small.get_submodule(name).weight
+        change = factors.dense().detach() - weight
+        assert line["error"] == pytest.approx(float(change.norm() / weight.norm()), rel=1e-4)
+
+
 def test_compress_twice_gives_the_same_weights(work: Path, call: Call) -> None:
     for name in ("one", "two"):
         assert call(*COMPRESS, "--tune-epochs", "2", "--out", name).code == 0
@@ -93,7 +111,26 @@ def test_the_table_says_what_the_numbers_are_of(work: Path, call: Call) -> None:
 
 def test_without_test_data_the_report_says_that_the_number_is_not_fair(work: Path, call: Call) -> None:
     done = call("compress", *NET, "--data", "images.npz", "--out", "small", "--tune-epochs", "0", "--json")
-    assert "give --test-data for a fair number" in done.json["notes"][0]
+    assert done.json["notes"][0] == (
+        "Accuracy on 6 images of --data, which the dense model may have been trained on: "
+        "give --test-data for a fair number."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        (("--tune-epochs", "1"), "chose the epoch and"),
+        (("--tune-epochs", "0", "--max-drop", "90"), "chose the size and"),
+        (("--tune-epochs", "1", "--max-drop", "90"), "chose the size and the epoch and"),
+    ],
+)
+def test_the_report_says_what_the_images_have_chosen(
+    work: Path, call: Call, options: tuple[str, ...], chosen: str
+) -> None:
+    plain = ("--metric", "none", "--rule", "uniform", "--preset", "tucker2", "--no-correct", "--json")
+    done = call("compress", *NET, "--data", "images.npz", "--out", "small", *options, *plain)
+    assert f"images of --data, which {chosen} which the dense model" in done.json["notes"][0]
 
 
 def test_train_notes_the_scale_and_compress_takes_it(work: Path, call: Call) -> None:
@@ -177,6 +214,14 @@ def test_inspect_lists_sites_presets_and_steps(work: Path, call: Call) -> None:
     assert costs["cp3", "6.weight"]["steps"] == []
 
 
+def test_inspect_takes_auto_and_several_presets(work: Path, call: Call) -> None:
+    inspect = ("inspect", "net.py:net", "--input-shape", "1,1,8,8", "--json", "--preset")
+    shown = {cost["preset"] for cost in call(*inspect, "auto").json["presets"]}
+    assert shown == {"weight_svd", "channel_svd", "spatial_svd", "spatial_svd_w", "tucker2", "cp3"}
+    shown = {cost["preset"] for cost in call(*inspect, "tucker2, cp3").json["presets"]}
+    assert shown == {"tucker2", "cp3"}
+
+
 def test_inspect_says_the_smallest_budget_of_a_preset(work: Path, call: Call) -> None:
     inspect = ("inspect", "net.py:net", "--input-shape", "1,1,8,8", "--preset", "tucker2", "--json")
     failed = call(*inspect, "--keep", "params=0.001").json["failed"]
@@ -242,10 +287,12 @@ def test_a_network_of_the_zoo_needs_no_model(work: Path, call: Call) -> None:
 
 
 def test_the_quick_demo(work: Path, call: Call) -> None:
-    done = call("demo", "--quick", "--json")
+    done = call("demo", "--quick", "--seed", "3", "--json")
     assert done.code == 0, done.err
     check_demo(work / "tenfold-demo", done.json)
-    again = call("demo", "--quick", "--json").json
+    for plan in (work / "tenfold-demo").glob("*/plan.json"):
+        assert json.loads(plan.read_text())["provenance"]["request"]["seed"] == 3
+    again = call("demo", "--quick", "--seed", "3", "--json").json
     assert [row["accuracy"] for row in again["rows"]] == [row["accuracy"] for row in done.json["rows"]]
 
 

@@ -42,17 +42,26 @@ def with_option(call: tuple[str, ...], option: str, value: str) -> tuple[str, ..
         ("--preset", "tucker3", "unknown preset 'tucker3'; did you mean 'tucker'?"),
         ("--rule", "energie", "unknown rank rule 'energie'; did you mean 'energy'?"),
         ("--rule", "fixed", "The rule 'fixed' needs ranks"),
+        ("--rule", "best", "Known: alds, energy, evbmf, lagrangian, uniform"),
+        ("--rule", "search", "Give one of alds, energy, evbmf, lagrangian, uniform"),
         ("--select", "conv9=none", "'conv9' matches no site"),
         ("--select", "conv9", "--select came as 'conv9'"),
         ("--select", "re:(=none", "is no regular expression"),
         ("--select", "6=tucker2", "preset 'tucker2' cannot serve '6'"),
         ("--mean", "0.5", "Only one of --mean and --std is given"),
         ("--device", "abacus", "The device 'abacus' cannot be used"),
+        ("--device", "meta", "The device 'meta' cannot be used"),
         ("--input-shape", "1,²", "Give whole numbers with the batch first"),
         ("--input-shape", "1,3,8,8", "cannot take an input of shape (1, 3, 8, 8): RuntimeError"),
         ("--input-shape", "eight", "--input-shape came as 'eight'"),
+        ("--input-shape", "1,1,100000000,100000000", "which is more than the memory holds"),
+        ("--input-shape", "1,1,99999999999999999999,8", "which is more than the memory holds"),
         ("--batch-size", "0", "A batch needs size >= 1"),
-        ("--lr", "-1", "a finite lr > 0, got -1.0"),
+        ("--lr", "-1", "--lr came as -1."),
+        ("--lr", "nan", "--lr came as nan."),
+        ("--max-drop", "-1", "--max-drop came as -1."),
+        ("--max-drop", "nan", "--max-drop came as nan."),
+        ("--seed", "99999999999999999999", "Invalid value for '--seed'"),
         ("--microbatch", "0", "Invalid value for '--microbatch'"),
         ("--out", "missing/small", "there is no folder"),
         ("--out", "net.py", "it is a file"),
@@ -60,6 +69,32 @@ def with_option(call: tuple[str, ...], option: str, value: str) -> tuple[str, ..
 )
 def test_bad_options_of_compress(refused: Call, option: str, value: str, message: str) -> None:
     assert message in refused(*with_option(COMPRESS, option, value)).err.replace("'6.weight'", "'6'")
+
+
+@pytest.mark.parametrize("option", [("--lr", "-1"), ("--max-drop", "-1"), ("--seed", "9" * 20)])
+def test_bad_numbers_are_said_before_images_are_read(refused: Call, option: tuple[str, str]) -> None:
+    told = refused(*with_option(COMPRESS, "--data", "nowhere.npz"), *option).err
+    assert option[0] in told and "docstring" not in told
+
+
+@pytest.mark.parametrize("command", ["inspect", "plan"])
+@pytest.mark.parametrize("side", ["100000000", "99999999999999999999"])
+def test_inputs_of_more_than_memory(refused: Call, command: str, side: str) -> None:
+    told = refused(command, "net.py:net", "--input-shape", f"1,1,{side},{side}").err
+    assert "which is more than the memory holds" in told
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [("0.5", "0"), ("0.5", "-1"), ("nan", "1"), ("0.5", "inf"), ("0.1,0.2,0.3", "1,1")]
+)
+def test_scales_that_cannot_normalize(refused: Call, mean: str, std: str) -> None:
+    told = refused("apply", *NET, "--plan", "plan.json", "--out", "small", "--mean", mean, "--std", std).err
+    assert f"--mean came as '{mean}', --std as '{std}'" in told
+
+
+def test_evaluate_refuses_a_device_without_numbers(refused: Call, work: Path) -> None:
+    told = refused("evaluate", "small", "--data", "images.npz", "--device", "meta").err
+    assert "The device 'meta' cannot be used" in told
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,15 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
         asked.budget(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [("1e3", 1000), ("5_000", 5000), ("2.0", 2), ("1.0", 1.0), ("1", 1), ("1e-1", 0.1)],
+)
+def test_whole_numbers_above_one_are_counts(text: str, amount: float) -> None:
+    budget = asked.budget(f"params={text}")
+    assert budget.params == amount and type(budget.params) is type(amount)
+
+
 @pytest.mark.usefixtures("work")
 def test_a_largest_drop_is_searched_for_in_one_unit(call: Call) -> None:
     asked_for = ("--keep", "params=0.5,flops=0.5", "--max-drop", "1", "--out", "small")

@@ -81,6 +81,19 @@ def test_every_preset_compresses_what_it_serves(net: nn.Module, name: str) -> No
     assert not any(isinstance(m, FactorizedLayer) for m in net.modules())
 
 
+def test_errors_are_those_of_the_weights_behind_the_correction(net: nn.Module) -> None:
+    data = [torch.randn(16, 3, 12, 12)]
+    small, _, fits = compress(
+        net, Budget(params=0.3), example=X, preset="channel_svd", data=data, correct=True
+    )
+    assert len(fits) > 1
+    for fit in fits:
+        name = fit.name.removesuffix(".weight")
+        weight = net.get_parameter(fit.name).detach()
+        change = small.get_submodule(name).weight.dense().detach() - weight
+        assert fit.error == pytest.approx(float(change.norm() / weight.norm()), rel=1e-4)
+
+
 def test_full_ranks_reproduce_the_model(net: nn.Module) -> None:
     everything = Fixed(10_000)
     small, chosen, _ = compress(net, None, example=X, preset="tucker2", rule=everything)

@@ -58,10 +58,29 @@ def test_a_constant_channel_is_divided_by_one() -> None:
     assert data.mean == pytest.approx((0.2,))
 
 
-@pytest.mark.parametrize(("mean", "std"), [((0.1, 0.2), (1.0,)), ((0.0,), (0.0,)), ((0.0,), (-1.0,))])
+BAD_SCALES = [
+    ((0.1, 0.2), (1.0,)),
+    ((0.0,), (0.0,)),
+    ((0.0,), (-1.0,)),
+    ((float("nan"),), (1.0,)),
+    ((0.0,), (float("inf"),)),
+    ((float("-inf"),), (1.0,)),
+]
+
+
+@pytest.mark.parametrize(("mean", "std"), BAD_SCALES)
 def test_numbers_that_cannot_normalize_are_named(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
     with pytest.raises(OptionError, match=r"Images of 3 channels cannot be normalized with mean=\("):
         numbered().normalized(mean, std)
+
+
+@pytest.mark.parametrize(
+    ("channels", "remedy"), [(1, "Give one finite number each"), (3, "Give 1 or 3 finite numbers each")]
+)
+def test_the_remedy_says_how_many_numbers(channels: int, remedy: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        numbered(channels=channels).normalized((0.0, 0.0), (1.0, 1.0))
+    assert remedy in caught.value.remedy
 
 
 def test_a_split_keeps_every_image_once() -> None:

@@ -192,6 +192,14 @@ class TestFolder:
         with pytest.raises(DataError, match=r"There are no images in .*holds 1 folders without any"):
             open_data(tmp_path)
 
+    def test_the_current_folder_is_called_by_its_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "photos").mkdir()
+        monkeypatch.chdir(tmp_path / "photos")
+        with pytest.raises(DataError, match=r"expected are photos/class_name.*but photos holds 0 folders"):
+            open_data(".")
+
     def test_a_corrupt_image_is_named_by_its_path(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
         (tmp_path / "a" / "bad.jpg").write_bytes(b"")

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from types import MappingProxyType
 
+import numpy as np
 import pytest
 from report_tables import DENSE, FULL, SMALL, TABLES, TINY
 
-from tenfold.report import Row, Table, smallest_within
+from tenfold.report import LayerLine, Row, Table, smallest_within
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES.keys())
@@ -23,6 +25,16 @@ def test_json_holds_every_number() -> None:
         0.903,
     )
     assert small["layers"][0]["ranks"] == {"r0": 12, "r1": 7}
+
+
+def test_mappings_and_numbers_of_other_kinds_become_plain() -> None:
+    line = LayerLine("a", ranks=MappingProxyType({"r": 1}), error=float("inf"))
+    row = Row("tt", params=np.int64(5), accuracy=np.float32(0.5), layers=(line,))  # type: ignore[arg-type]
+    plain = Table("", row, provenance=MappingProxyType({"seed": "0"})).to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert (plain["dense"]["params"], plain["dense"]["accuracy"]) == (5, 0.5)
+    assert plain["dense"]["layers"][0]["ranks"] == {"r": 1} and plain["provenance"] == {"seed": "0"}
+    assert plain["dense"]["layers"][0]["error"] is None
 
 
 def test_the_accuracy_before_tuning_stands_in_for_the_final_one() -> None:

@@ -40,6 +40,9 @@ def printed(table: Table, width: int = 80) -> str:
         (numbers.percent, 0, "0.0 %"),
         (numbers.times, 2.1, "2.1×"),
         (numbers.times, 0.997, "1.0×"),
+        (numbers.times, 0.095, "0.10×"),
+        (numbers.times, 0.0123, "0.012×"),
+        (numbers.times, 1e-6, "1e-06×"),
         (numbers.points, -0.005, "−0.5"),
     ],
 )
@@ -72,6 +75,11 @@ def test_names_in_markdown_neither_end_a_cell_nor_start_html() -> None:
     assert "<" not in "".join(lines)
     bars = {line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}
     assert len(bars) == 1
+
+
+def test_a_backslash_does_not_free_the_bar_behind_it() -> None:
+    (line,) = as_markdown(Table("", Row("a\\|b"))).splitlines()[4:]
+    assert line.startswith("| a\\\\\\|b |")
 
 
 def test_the_terminal_shows_each_number_within_80_characters() -> None:

@@ -1,10 +1,13 @@
 """The networks have the sizes of the published study, and train."""
 
+import doctest
+
 import pytest
 import torch
 from torch import nn
 
 from tenfold.core.errors import UnknownNameError
+from tenfold.zoo import __main__ as listing
 from tenfold.zoo import networks, resnet18, resnet20, vgg11
 from tenfold.zoo.__main__ import lines
 from tenfold.zoo.resnet import ZeroPadding
@@ -113,3 +116,9 @@ def test_the_table_of_networks_is_aligned() -> None:
     assert len({len(line) for line in table}) == 1
     assert [line.split()[0] for line in table] == sorted(PARAMETERS)
     assert "resnet50    23 520 842" in table
+
+
+def test_the_example_of_the_listing_is_true() -> None:
+    """pytest itself leaves out files of this name."""
+    found = doctest.testmod(listing)
+    assert found.attempted and not found.failed

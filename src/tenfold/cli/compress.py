@@ -69,9 +69,8 @@ def compress(
 ) -> Document | None:
     """Compress a trained model, tune it, and compare it with the dense one.
 
-    Without --test-data, the accuracy is that on the tenth of --data that tuning is validated on.
+    Without --test-data, the accuracy is that on the tenth of --data that is held out for validation.
     """
-    import torch
     from rich.console import Console
 
     from tenfold.checkpoint.folder import CONTENT, PLAN
@@ -86,7 +85,8 @@ def compress(
 
     check_folder(out, PLAN, CONTENT)
     budget, chosen_rule, selection = asked.budget(keep), asked.rule(rule), asked.selection(select)
-    inner = asked.metric(metric, refine)
+    inner, rate, drop = asked.metric(metric, refine), asked.rate(lr), asked.drop(max_drop)
+    zeros = asked.example(input_shape) if input_shape else None
     given, where = images.given_scale(mean, std), asked.device(device)
     dense, read = dense_model(model, weights, seed)
     with bars(as_json) as progress:
@@ -96,7 +96,7 @@ def compress(
             test = images.alike(train, test)
         scale = given or images.noted_scale(read.notes, "the weights") or images.measured_scale(train)
         train = images.scaled(train, scale)
-        example = torch.zeros(asked.shape(input_shape)) if input_shape else images.first(train, BATCH)
+        example = images.first(train, BATCH) if zeros is None else zeros
         check_runs(dense, example, model, "Give images or a model of another shape.", len(train.classes))
         job = Job(
             dense=dense.to(where),
@@ -112,12 +112,12 @@ def compress(
             rule=chosen_rule,
             metric=inner,
             correct=correct,
-            max_drop=max_drop,
+            max_drop=drop,
             latencies=latencies,
             calibrate=calibrate,
             microbatch=microbatch,
             epochs=tune_epochs,
-            lr=lr,
+            lr=rate,
             batch_size=batch_size,
             seed=seed,
             has_weights=weights is not None,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,14 @@ def given_scale(mean: str | None, std: str | None) -> Scale | None:
         return None
     if mean is None or std is None:
         raise OptionError("Only one of --mean and --std is given.", "Give both, or none.")
-    return Scale(numbers("--mean", mean), numbers("--std", std), "--mean and --std")
+    scale = Scale(numbers("--mean", mean), numbers("--std", std), "--mean and --std")
+    finite = all(map(isfinite, (*scale.mean, *scale.std)))
+    if not finite or min(scale.std) <= 0 or len({len(scale.mean), len(scale.std)} - {1}) > 1:
+        raise OptionError(
+            f"--mean came as '{mean}', --std as '{std}'.",
+            "Give finite numbers, one for all channels or one for each, with every --std above zero.",
+        )
+    return scale
 
 
 def noted_scale(notes: Mapping[str, Any], source: str) -> Scale | None:

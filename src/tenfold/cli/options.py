@@ -51,5 +51,5 @@ Std = Annotated[str | None, typer.Option(help="Standard deviation of the inputs.
 LearningRate = Annotated[float, typer.Option(help="Learning rate at the start; it falls as a cosine.")]
 BatchSize = Annotated[int, typer.Option(help="Images in a batch.")]
 Device = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, …")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything that is drawn at random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]

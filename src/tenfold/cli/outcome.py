@@ -32,6 +32,7 @@ from tenfold.compress import (
     plan,
 )
 from tenfold.compress.apply import Progress
+from tenfold.compress.pipeline import renewed
 from tenfold.core.atomic import replacing_folder
 from tenfold.core.errors import BudgetError
 from tenfold.data import ImageBatches, ImageData
@@ -104,7 +105,7 @@ def compressed(job: Job, bars: Bars) -> Outcome:
         costs[job.label],
         asked.in_words(budget),
         accuracy_before=before,
-        layers=layer_lines(job.dense, chosen, fits),
+        layers=layer_lines(job.dense, chosen, renewed(fits, small, job.dense)),
     )
     dense = Row.of("dense", costs["dense"])
     table = Table(job.name, dense, (row,), _notes(job, judged), circumstances(job.seed, rule=repr(job.rule)))
@@ -185,13 +186,19 @@ def _notes(job: Job, judged: ImageBatches) -> tuple[str, ...]:
         images = f"Accuracy on the {count:,} images of --test-data, which were not used otherwise."
     else:
         images = (
-            f"Accuracy on {count:,} images of --data, which chose the epoch and which the dense model "
+            f"Accuracy on {count:,} images of --data, {_chosen_by_them(job)}which the dense model "
             "may have been trained on: give --test-data for a fair number."
         )
     notes = [images, costs_note(job.example), f"Inputs normalized with the numbers of {job.scale.source}."]
     if not job.has_weights:
         notes.append("No --weights were given: the dense model is as MODEL builds it.")
     return tuple(notes)
+
+
+def _chosen_by_them(job: Job) -> str:
+    """What the images that are held out have decided."""
+    chosen = ["the size"] * (job.max_drop is not None) + ["the epoch"] * (job.epochs > 0)
+    return f"which chose {' and '.join(chosen)} and " if chosen else ""
 
 
 def _extra(job: Job, row: Row, dense: Row) -> dict[str, Any]:

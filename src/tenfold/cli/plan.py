@@ -21,7 +21,6 @@ def plan(
     as_json: options.Json = False,
 ) -> Document | None:
     """Choose what is done at each layer, so that the budget is met; `tenfold apply` carries it out."""
-    import torch
     from rich.console import Console
 
     from tenfold.cli import asked, listing
@@ -34,7 +33,7 @@ def plan(
     if out:
         check_file(out)
     budget, chosen_rule, selection = asked.budget(keep), asked.rule(rule), asked.selection(select)
-    example = torch.zeros(asked.shape(input_shape or "1,3,32,32"))
+    example = asked.example(input_shape or "1,3,32,32")
     network, _ = dense_model(model, weights, seed=0)
     check_runs(network, example, model, "Give the shape of its inputs: --input-shape N,C,H,W.")
     made = make_plan(

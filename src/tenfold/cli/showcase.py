@@ -18,6 +18,7 @@ from tenfold.cli.requests import recorded
 from tenfold.cli.results import checked, circumstances, costs_note, layer_lines, measurements
 from tenfold.cli.tuning import shuffled, tuned
 from tenfold.compress import KroneckerFisher, Plan, Statistics, collect, compress, find_sites
+from tenfold.compress.pipeline import renewed
 from tenfold.core.atomic import replacing_folder
 from tenfold.data import ImageData, digits
 from tenfold.measure import Measurement
@@ -80,6 +81,7 @@ class Showcase:
     variants: tuple[Variant, ...]
     table: Table
     scale: dict[str, tuple[float, ...]]
+    seed: int
 
 
 @contextmanager
@@ -110,7 +112,7 @@ def shown(menu: Menu, seed: int, bars: Bars) -> Showcase:
     models = {"dense": dense, **{v.name: v.model for v in variants}}
     costs = measurements(models, example, parts.test.batches(len(parts.test)), bars)
     table = _table(parts, example, variants, costs, seed)
-    return Showcase(dense, variants, table, {"mean": parts.train.mean, "std": parts.train.std})
+    return Showcase(dense, variants, table, {"mean": parts.train.mean, "std": parts.train.std}, seed)
 
 
 def _parts(seed: int) -> Digits:
@@ -160,7 +162,8 @@ def _variant(
     chosen = recorded(chosen, NETWORK, seed)
     before = checked(small, parts.test.batches(len(parts.test)), f"Testing {text}", bars)
     _tune(small, parts, menu.tune_epochs, f"Tuning {text}", seed, bars)
-    return Variant(preset, keep, small, chosen, layer_lines(dense, chosen, fits), before)
+    lines = layer_lines(dense, chosen, renewed(fits, small, dense))
+    return Variant(preset, keep, small, chosen, lines, before)
 
 
 def _table(
@@ -196,7 +199,7 @@ def write(out: Path, result: Showcase) -> None:
     """A folder for each model, table.json and index.html, all of it or nothing."""
     with replacing_folder(out, MARKER) as folder:
         (folder / MARKER).write_text(version("tenfold") + "\n", encoding="utf-8")
-        dense = recorded(Plan.of(result.dense), NETWORK, 0)
+        dense = recorded(Plan.of(result.dense), NETWORK, result.seed)
         save(result.dense, folder / "dense", dense, result.scale)
         for variant in result.variants:
             save(variant.model, folder / variant.name, variant.plan, result.scale)

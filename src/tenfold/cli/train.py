@@ -47,7 +47,7 @@ def train(
 
     check_name(out)
     check_file(out)
-    given, where = images.given_scale(mean, std), asked.device(device)
+    given, where, rate = images.given_scale(mean, std), asked.device(device), asked.rate(lr)
     network, _ = dense_model(model, None, seed)
     with bars(as_json) as progress:
         shown = images.open_images(data, progress)
@@ -66,7 +66,7 @@ def train(
             batches,
             valid.batches(256),
             epochs=epochs,
-            lr=lr,
+            lr=rate,
             text=f"Training {model}",
             bars=progress,
             patience=None,

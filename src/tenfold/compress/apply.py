@@ -19,7 +19,7 @@ from tenfold.core.errors import DataError, SelectionError, UnsupportedError
 from tenfold.core.layout import Layout
 from tenfold.decompose import Fit
 from tenfold.formats import formats
-from tenfold.nn import FactorizedLayer, replacement
+from tenfold.nn import FactorizedLayer, PivotedTensor, replacement
 
 Progress = Callable[[int, int, str], object]
 """Called with what is done, what there is to do, and the name of the site at hand."""
@@ -27,7 +27,11 @@ Progress = Callable[[int, int, str], object]
 
 @dataclass(frozen=True)
 class LayerFit:
-    """How one site was fitted: elements before and after, relative error of the weight, steps taken."""
+    """How one site was fitted: elements before and after, relative error of the weight, steps taken.
+
+    The `error` is ‖W - Ŵ‖ / ‖W‖ of the dense weight W and of the one Ŵ that the factors make, in whichever
+    metric they were fitted: as the function left them that gave the fit, `compress` behind its correction.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -124,6 +128,8 @@ def _made(
     layout = Layout.parse(layer.layout).bind(weight.shape, name)
     found = _fitted(weight, layout, layer, seed, seen) if fit else _empty(weight, layout, layer)
     made = replacement(dense).from_dense(dense, found.value, layout, layer.example)
+    if layer.pivoted:
+        made.weight = PivotedTensor.of(made.weight)
     made.weight.requires_grad_(dense.get_parameter("weight").requires_grad)
     error = found.error
     if seen is not None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from tenfold.compress.apply import LayerFit, Progress, apply_
@@ -11,6 +13,7 @@ from tenfold.compress.calibration.calibrate import collect
 from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.latency import LatencyTable
 from tenfold.compress.metric import Metric
+from tenfold.compress.opening import opened
 from tenfold.compress.plan import Plan, plan
 from tenfold.compress.recovery.batchnorm import reestimate_batchnorm_
 from tenfold.compress.recovery.correct import correct_
@@ -92,4 +95,24 @@ def compress(
         done = correct_(copy, model, chosen, data, statistics=statistics, seed=seed) if correct else ()
         del statistics  # a few times the model's memory, which activations take now
         reestimate_batchnorm_(copy, data, keep={site.norm for site in done if site.norm})
-    return Compressed(copy, chosen, fits)
+    return Compressed(copy, chosen, renewed(fits, copy, model) if correct else fits)
+
+
+@torch.no_grad()
+def renewed(fits: Iterable[LayerFit], small: nn.Module, dense: nn.Module) -> tuple[LayerFit, ...]:
+    """The fits with the relative errors that the weights of `small` have now, after correction or tuning.
+
+    >>> net = nn.Sequential(nn.Linear(16, 16))
+    >>> small, _, fits = compress(net, Budget(params=0.5), example=torch.zeros(1, 16), preset="weight_svd")
+    >>> _ = small[0].weight.requires_grad_(False).right.zero_()
+    >>> [fit.error for fit in renewed(fits, small, net)]
+    [1.0]
+    """
+    dense = opened(dense)
+    return tuple(replace(fit, error=_error(small, dense.get_parameter(fit.name), fit.name)) for fit in fits)
+
+
+def _error(small: nn.Module, weight: nn.Parameter, name: str) -> float:
+    layer: Any = small.get_submodule(name.rpartition(".")[0])
+    change = torch.linalg.vector_norm(weight - layer.weight.dense())
+    return float(change / torch.linalg.vector_norm(weight).clamp_min(torch.finfo(weight.dtype).tiny))

@@ -33,9 +33,10 @@ def read_folder(root: Path, progress: Progress | None = None) -> ImageData:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [(path, label) for label, folder in enumerate(folders) for path in _images(folder)]
     if not found:
+        name = root.resolve().name
         raise DataError(
-            f"There are no images in {root}: expected are {root.name}/class_name/*.png (or jpg, jpeg), "
-            f"but {root.name} holds {len(folders)} folders without any.",
+            f"There are no images in {root}: expected are {name}/class_name/*.png (or jpg, jpeg), "
+            f"but {name} holds {len(folders)} folders without any.",
             "Put the images of each class into a folder of its own.",
         )
     encoded = ((str(path), _read(path)) for path, _ in found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ class ImageData:
         the numbers of the training images: `test.normalized(train.mean, train.std)`.
 
         Raises:
-            OptionError: unless there is one number a channel, or one for all, and every std is positive.
+            OptionError: unless there is one number a channel, or one for all, all are finite, and every std
+                is positive.
 
         >>> images = torch.tensor([[[[0, 255]]], [[[255, 0]]]], dtype=torch.uint8)
         >>> ImageData(images, torch.tensor([0, 1])).normalized().mean
@@ -168,8 +170,10 @@ def _check_labels(labels: Tensor, count: int, classes: int) -> None:
 
 
 def _check_scale(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
-    if {len(mean), len(std)} - {1, channels} or not all(scale > 0 for scale in std):
+    finite = all(map(isfinite, (*mean, *std)))
+    if {len(mean), len(std)} - {1, channels} or not finite or min(std) <= 0:
+        wanted = "one finite number" if channels == 1 else f"1 or {channels} finite numbers"
         raise OptionError(
             f"Images of {channels} channels cannot be normalized with mean={tuple(mean)}, std={tuple(std)}.",
-            f"Give 1 or {channels} numbers each, with every std above zero.",
+            f"Give {wanted} each, with every std above zero.",
         )

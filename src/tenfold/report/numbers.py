@@ -66,11 +66,13 @@ def percent(fraction: float | None) -> str:
 def times(factor: float | None) -> str:
     """A speed-up.
 
-    >>> times(2.14), times(0.837), times(12.3)
-    ('2.1×', '0.84×', '12×')
+    >>> times(2.14), times(0.837), times(12.3), times(0.0034)
+    ('2.1×', '0.84×', '12×', '0.0034×')
     """
     if not known(factor):
         return MISSING
+    if factor < 0.095:
+        return f"{factor:.2g}×"
     return f"{factor:.{0 if factor >= 9.95 else 1 if factor >= 0.995 else 2}f}×"
 
 

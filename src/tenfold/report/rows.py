@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from tenfold.measure import Latency, Measurement
@@ -12,7 +13,8 @@ from tenfold.measure import Latency, Measurement
 class LayerLine:
     """What one site became. A site that stayed dense has the format "dense", and a `note` that says why.
 
-    `error` is relative, in the Frobenius norm: 0.1 is ten per cent.
+    `error` is that of the weight which the reported model has, tuned if it is: relative to the dense weight,
+    in the Frobenius norm; 0.1 is ten per cent.
     """
 
     site: str
@@ -103,18 +105,27 @@ class Table:
         >>> Table("digits", Row("dense", accuracy=0.97)).to_dict()["dense"]["accuracy"]
         0.97
         """
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = _plain(self)
         return plain
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {own.name: _plain(getattr(value, own.name)) for own in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if isinstance(value, bool):
+        return value
+    return _plain_number(value) if isinstance(value, Real) else value
+
+
+def _plain_number(value: Real) -> int | float | None:
+    """A number of Python's, for those of other libraries."""
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if math.isfinite(value) else None
 
 
 def smallest_within(table: Table, drop: float = 0.01) -> Row | None:

@@ -72,7 +72,7 @@ def _markdown_row(texts: list[str]) -> str:
 
 def _safe(text: str) -> str:
     """Text that neither ends a cell nor starts HTML."""
-    return _one_line(text).replace("|", "\\|")
+    return _one_line(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _one_line(text: str) -> str:

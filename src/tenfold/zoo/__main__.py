@@ -9,7 +9,7 @@ def lines() -> list[str]:
     """One aligned line a network; they are built without memory, on the meta device.
 
     >>> print(lines()[0])
-    digits_cnn     261 962
+    digits_cnn     260 682
     """
     width = max(map(len, networks))
     return [f"{name:<{width}}  {_parameters(name):>10,}".replace(",", " ") for name in networks]
