@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tenfold.core.arrays import namespace
+from tenfold.core.arrays import check_finite, namespace
+from tenfold.core.errors import WeightError
 from tenfold.core.linalg import (
     leading_left,
     orthonormalise,
@@ -17,7 +18,7 @@ from tenfold.core.linalg import (
     solve_psd,
     truncated_svd,
 )
-from tenfold.decompose import methods
+from tenfold.decompose import TTCross, methods
 from tenfold.formats import Format, formats
 from tenfold.testing.compare import assert_equal, to_numpy
 from tenfold.testing.formats import SHAPES, holds
@@ -122,3 +123,17 @@ def test_the_examples_of_the_documentation_run() -> None:
     guide = Path(__file__).parent.parent / "docs" / "array_libraries.md"
     failed, tried = doctest.testfile(str(guide), module_relative=False)
     assert tried > 10 and failed == 0
+
+
+def test_jax_without_64_bits_does_not_warn() -> None:
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(False):
+        x = jax.numpy.ones((4, 5), dtype="float32")
+        assert float(truncated_svd(x, 2)[1][0]) == pytest.approx(20**0.5)
+        assert rank_for_tolerance(jax.numpy.asarray([2.0, 1.0]), 0.5) == 2
+        with pytest.raises(WeightError, match="has 20 entries of 20"):
+            check_finite(x * jax.numpy.inf, "x")
+        fit = TTCross(tol=1e-3, samples=50).fit(
+            lambda i: jax.numpy.sin(i.sum(axis=1) * 1.0), (4,) * 3, like=jax.numpy.zeros(()), generator=0
+        )
+        assert fit.error < 1e-3 and fit.value.dtype == jax.numpy.float32

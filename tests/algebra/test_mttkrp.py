@@ -186,3 +186,15 @@ def test_factors_that_do_not_fit_are_refused(library, function, shapes):
 def test_a_mode_outside_the_order_is_refused(library):
     with pytest.raises(ShapeError, match="a tensor of order 2 has no mode 2"):
         mttkrp(library.normal(2, 3), factors_for(library, (2, 3), 2), 2)
+
+
+@pytest.mark.parametrize("shape, rank", [((2, 3, 4), 0), ((2, 0, 4), 2), ((0, 3, 2, 2), 1)])
+def test_empty_tensors_and_rank_0_have_products(shape: tuple[int, ...], rank: int) -> None:
+    tensor, factors = np.ones(shape), [np.ones((n, rank)) for n in shape]
+    expected = [np.zeros((n, rank)) for n in shape]
+    square, products = residual_mttkrps(tensor, factors)
+    each = [mttkrp(tensor, factors, k) for k in range(len(shape))]
+    for found in (mttkrps(tensor, factors), each, products):
+        for some, zeros in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(some, zeros)
+    assert float(square) == pytest.approx(np.prod(shape), rel=1e-12)

@@ -114,3 +114,7 @@ def test_products_are_differentiable():
     for product in (kronecker, khatri_rao, hadamard, outer):
         assert torch.autograd.gradcheck(lambda *operands, product=product: product(operands), (a, b))
     assert torch.autograd.gradcheck(inner, (a, b))
+
+
+def test_a_khatri_rao_product_without_columns_has_its_rows() -> None:
+    assert khatri_rao([np.ones((2, 0)), np.ones((3, 0))]).shape == (6, 0)

@@ -72,3 +72,9 @@ def test_a_matrix_of_another_shape_is_not_folded(library):
 def test_a_vector_of_another_length_is_refused(library):
     with pytest.raises(ShapeError, match=r"has 6 entries, but the vector has shape \(5,\)\.\nChoose sizes"):
         unvec(library.normal(5), (2, 3))
+
+
+def test_an_empty_tensor_unfolds_and_folds() -> None:
+    empty = np.ones((2, 0, 3))
+    assert [unfold(empty, k).shape for k in range(3)] == [(2, 0), (0, 6), (3, 0)]
+    assert fold(unfold(empty, 1), 1, empty.shape).shape == empty.shape

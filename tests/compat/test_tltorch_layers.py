@@ -5,6 +5,7 @@ import importlib
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -335,3 +336,9 @@ def test_states_of_tensorly_torch_load_and_compute_the_same() -> None:
 def test_an_unconverged_fit_warns() -> None:
     with pytest.warns(ConvergenceWarning):
         tltorch.CPTensor.from_tensor(torch.randn(6, 6, 6), 5, n_iter_max=2)
+
+
+def test_numbers_of_layers_may_be_numpys() -> None:
+    assert tltorch.FactorizedLinear((2, 2), (2, 2), n_layers=np.int64(2)).n_layers == 2
+    with pytest.raises(OptionError, match=r"n_layers=1\.5 came"):
+        tltorch.FactorizedLinear((2, 2), (2, 2), n_layers=1.5)

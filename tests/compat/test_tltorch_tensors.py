@@ -221,3 +221,39 @@ def test_what_tensorly_torch_lets_pass_is_an_error_that_says_what_to_do(number: 
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value)
+
+
+@pytest.mark.parametrize("factorization", ["CP", "Tucker", "TT"])
+def test_a_mode_is_inserted_as_into_a_list(factorization: str) -> None:
+    for mode in (-3, -1, 0, 3):
+        x = tltorch.FactorizedTensor.new((3, 4, 5), rank=2, factorization=factorization).normal_(0, 1)
+        shape, dense = [3, 4, 5], x.to_tensor().detach()
+        shape.insert(mode, 2)
+        x.transduct(2, mode)
+        at = mode % 3 if mode < 0 else mode
+        expected = dense.unsqueeze(at).expand(*shape)
+        assert tuple(x.shape) == tuple(shape)
+        torch.testing.assert_close(x.to_tensor().detach(), expected)
+    for mode in (-4, 4):
+        x = tltorch.FactorizedTensor.new((3, 4, 5), rank=2, factorization=factorization)
+        with pytest.raises(ShapeError, match="a mode cannot go to position"):
+            x.transduct(2, mode)
+        assert tuple(x.to_tensor().shape) == (3, 4, 5)
+
+
+def test_indices_of_8_bits_without_a_sign_are_no_mask() -> None:
+    x = tltorch.FactorizedTensor.new((2, 4), rank=2, factorization="CP").normal_(0, 1)
+    at = torch.tensor([1, 1], dtype=torch.uint8)
+    torch.testing.assert_close(x[at].to_tensor(), x.to_tensor()[[1, 1]])
+    assert tltorch.FactorizedTensor.new((256, 4), rank=2, factorization="CP")[at].shape == (2, 4)
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.core.errors.ConvergenceWarning")
+@pytest.mark.parametrize("factorization", ["CP", "Tucker"])
+def test_without_a_tolerance_all_iterations_run(factorization: str) -> None:
+    tensor = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    few, many = (
+        tltorch.FactorizedTensor.from_tensor(tensor, 2, factorization, n_iter_max=n, tol=tol)
+        for n, tol in ((4, None), (4, 0.0))
+    )
+    torch.testing.assert_close(few.to_tensor(), many.to_tensor())

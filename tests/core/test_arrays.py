@@ -149,6 +149,28 @@ def test_the_generator_of_another_library_is_refused(like, generator):
         normal((1,), like=like, generator=generator)
 
 
+@pytest.mark.parametrize(
+    "generator", ["a", 1.5, np.random.RandomState(0), np.ones(2)], ids=lambda g: type(g).__name__
+)
+def test_what_is_no_generator_is_refused(library, generator):
+    like = library.normal(1)
+    with pytest.raises(OptionError, match="Pass an int seed, a generator of the same library, or None"):
+        normal((1,), like=like, generator=generator)
+
+
+def test_a_negative_seed_is_refused(library):
+    with pytest.raises(OptionError, match=r"a seed came as -1\.\nGive 0 or more"):
+        normal((1,), like=library.normal(1), generator=-1)
+
+
+def test_generators_of_pytorch_and_numbers_are_no_keys_of_jax():
+    jax, like = pytest.importorskip("jax"), LIBRARIES["jax"]
+    for generator in (torch.Generator(), np.random.default_rng(0), jax.numpy.ones(2)):
+        with pytest.raises(OptionError, match="the generator of a"):
+            normal((1,), like=like, generator=generator)
+    assert normal((2,), like=like, generator=jax.random.PRNGKey(3)).shape == (2,)
+
+
 def test_noise_goes_to_the_device_of_like():
     assert normal((2,), like=torch.ones(1, device="meta"), generator=0).device.type == "meta"
 

@@ -75,3 +75,19 @@ def test_a_library_that_cannot_read_the_dtype_says_so() -> None:
 def test_an_unknown_library_is_refused() -> None:
     with pytest.raises(OptionError, match="Choose one of numpy, torch, jax, cupy"):
         from_dlpack(np.ones(1), "mxnet")
+
+
+@pytest.mark.parametrize("library", READABLE)
+def test_arrays_that_are_read_from_their_end_keep_their_values(library: str) -> None:
+    LIBRARIES[library]
+    x = np.arange(6.0).reshape(2, 3)
+    for turned in (x[::-1], x[:, ::-1], x[::-1, ::-2].T):
+        np.testing.assert_array_equal(to_numpy(from_dlpack(turned, library)), turned)
+        np.testing.assert_array_equal(to_numpy(from_dlpack(to_dlpack(turned), library)), turned)
+
+
+def test_tensors_that_are_kept_negated_or_conjugated_keep_their_values() -> None:
+    conjugated = torch.tensor([1 + 2j]).conj()
+    assert conjugated.imag.is_neg() and conjugated.is_conj()
+    for kept, value in ((conjugated.imag, -2), (conjugated, 1 - 2j)):
+        assert from_dlpack(kept).item() == value and np.from_dlpack(to_dlpack(kept)).item() == value

@@ -295,3 +295,11 @@ def test_leading_left_and_rank_for_tolerance_work_on_tensors_that_need_gradients
     a = torch.diag(torch.tensor([3.0, 2.0, 1.0])).requires_grad_()
     u, s = leading_left(a, 2)
     assert u.requires_grad and rank_for_tolerance(s, 1.5) == 2
+
+
+def test_dask_arrays_are_taken_by_name():
+    da = pytest.importorskip("dask.array")
+    x = np.arange(12.0).reshape(3, 4)
+    s = truncated_svd(matrix=da.from_array(x, chunks=2), rank=2)[1]
+    assert isinstance(s, da.Array)
+    np.testing.assert_allclose(s.compute(), truncated_svd(x, 2)[1], atol=1e-12)

@@ -177,3 +177,17 @@ def test_products_of_rows_are_summed_by_label() -> None:
     found = Segments.of(label, 4).products(lambda at: (a[at], b[at]), 5)
     for k in range(4):
         np.testing.assert_allclose(found[k], a[label == k].T @ b[label == k], atol=1e-12)
+
+
+def test_entries_of_a_dask_array_are_listed_in_numpy() -> None:
+    da = pytest.importorskip("dask.array")
+    dense = some((3, 4), 0.4)
+    x = da.from_array(dense, chunks=2)
+    np.testing.assert_array_equal(Sparse.from_dense(x).dense(), dense)
+    np.testing.assert_array_equal(Incomplete.from_nan(x).dense(0.0), dense)
+    np.testing.assert_array_equal(Incomplete.from_mask(x, x > 0).dense(0.0), np.maximum(dense, 0))
+
+
+def test_a_mask_that_is_no_array_is_refused() -> None:
+    with pytest.raises(WeightError, match="expected arrays of one library"):
+        Incomplete.from_mask(np.ones(2), [True, False])

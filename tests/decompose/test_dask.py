@@ -205,6 +205,35 @@ def test_a_zero_tensor_streams(small_memory: None) -> None:
     assert fit.error == 0.0 and not fit.value.dense().any().compute()
 
 
+@pytest.mark.parametrize("method", [*STREAMING, *RANDOMIZED], ids=lambda m: type(m).__name__)
+def test_entries_whose_squares_are_lost_are_refused(small_memory: None, method: Method[Any]) -> None:
+    x = da.from_array(tensor(0.1), chunks=10)
+    with pytest.raises(WeightError, match=r"too small for float64\.\nScale it first"):
+        method.fit(x * 1e-200, 2, generator=0)
+
+
+@pytest.mark.parametrize("method", [*STREAMING, *RANDOMIZED], ids=lambda m: type(m).__name__)
+def test_empty_chunks_are_passed_over(small_memory: None, method: Method[Any]) -> None:
+    x = tensor(0.1)
+    chunks = ((12, 0, 8), (21,), (0, 22))
+    found = method.fit(da.from_array(x, chunks=chunks), 3, generator=0)
+    true = np.linalg.norm(x - found.value.dense().compute()) / np.linalg.norm(x)
+    assert abs(found.error - true) < 1e-10 and 0 < found.error < 0.15
+
+
+@pytest.mark.parametrize("noise", [0.1, 1e-9])
+def test_a_core_that_is_larger_than_memory_stays_lazy(small_memory: None, noise: float) -> None:
+    x, ranks = tensor(noise), (20, 20, 19)
+    x = x if noise > 1e-3 else Tucker.random(SHAPE, ranks, like=x, generator=0).dense() + 1e-8 * x
+    counted = Counted(x, 10)
+    found, expected = HOSVD().fit(counted.array, ranks), HOSVD().fit(x, ranks)
+    made = counted.made
+    assert found.value.core.compute().shape == ranks and counted.made > made
+    np.testing.assert_allclose(found.value.dense(), expected.value.dense(), atol=1e-8)
+    true = np.linalg.norm(x - found.value.dense().compute()) / np.linalg.norm(x)
+    assert true > 0 and abs(found.error - true) < 1e-12
+
+
 @pytest.mark.parametrize("method", STREAMING, ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_streams_refuse_entries_that_are_not_finite(

@@ -8,9 +8,12 @@ import torch
 
 from tenfold.algebra import contract, khatri_rao, mode_dot, mttkrp, multi_mode_dot, unfold
 from tenfold.core.errors import UnsupportedError
+from tenfold.core.incomplete import Incomplete
 from tenfold.core.linalg import orthonormalise, solve_psd
+from tenfold.core.sparse import Sparse
+from tenfold.core.svd_gradient import leading_eigh, left_svd
 from tenfold.decompose import CPALS, HOSVD, STHOSVD, TTSVD, Fit, TruncatedSVD, methods
-from tenfold.formats import CP, TensorTrain
+from tenfold.formats import CP, TensorRing, TensorTrain, orthogonalised, rounded, rounded_randomly
 from tenfold.testing.formats import SHAPES, holds
 from tenfold.testing.libraries import LIBRARIES
 
@@ -78,6 +81,88 @@ def test_gradients_at_a_zero_tensor_are_finite() -> None:
         fit = jax.jit(lambda x, m=method: m.fit(x, 2))
         gradient = jax.grad(lambda x, f=fit: f(x).error + f(x).value.dense().sum())(zero)
         assert np.all(np.isfinite(gradient)) and float(fit(zero).error) == 0.0
+
+
+EQUAL = jnp.diag(jnp.asarray([2.0, 2.0, 1.0]))
+
+
+def _second(function: Any, at: Any, along: Any) -> tuple[float, float]:
+    """The second derivative along a line, exactly and by differences of the first."""
+    slope = jax.grad(lambda t: function(at + t * along))
+    return float(jax.grad(slope)(0.0)), float((slope(1e-5) - slope(-1e-5)) / 2e-5)
+
+
+@pytest.mark.parametrize("at", [EQUAL, jnp.eye(3)], ids=["two", "three"])
+def test_second_derivatives_are_right_where_kept_values_coincide(at: Any) -> None:
+    along = jnp.asarray(np.random.default_rng(0).standard_normal((3, 3)))
+    rank = int((jnp.diag(at) == at[0, 0]).sum())
+
+    def by_svd(x: Any) -> Any:
+        u, s, vh = left_svd(x, rank)
+        return (((u * s[:rank]) @ vh) ** 3).sum()
+
+    def by_eigh(x: Any) -> Any:
+        vectors, values = leading_eigh((x + x.T) / 2, rank)
+        return ((vectors * values[:rank] @ vectors.T) ** 3).sum()
+
+    for function in (by_svd, by_eigh):
+        exact, difference = _second(function, at, along)
+        assert exact == pytest.approx(difference, rel=1e-4)
+
+
+def train(seed: int = 0) -> TensorTrain:
+    return TensorTrain.random((4, 5, 6), 3, like=jnp.zeros(()), generator=seed)
+
+
+def test_rounding_to_ranks_is_traceable() -> None:
+    x = train()
+    for value in (x, x * 0.0, x * 1e200):
+        plain, (dense, error) = rounded(value, 2), jax.jit(lambda v: _parts(rounded(v, 2)))(value)
+        np.testing.assert_allclose(dense, plain.value.dense(), rtol=1e-10, atol=1e-12)
+        assert float(error) == pytest.approx(plain.error, abs=1e-12)
+    turned = jax.jit(lambda v: orthogonalised(v, centre=1))(x)
+    np.testing.assert_allclose(turned.dense(), x.dense(), atol=1e-12)
+    np.testing.assert_allclose(turned.cores[0].T @ turned.cores[0], np.eye(3), atol=1e-12)
+
+
+def _parts(found: Any) -> tuple[Any, Any]:
+    return found.value.dense(), found.error
+
+
+def test_rounding_has_the_gradients_of_pytorch() -> None:
+    x = train()
+    leaves = [torch.from_numpy(np.array(c)).requires_grad_() for c in x.cores]
+    ours = jax.grad(lambda v: (rounded(orthogonalised(v), 2).value.dense() ** 3).sum())(x)
+    loss = (rounded(orthogonalised(TensorTrain(tuple(leaves))), 2).value.dense() ** 3).sum()
+    for found, expected in zip(ours.cores, torch.autograd.grad(loss, leaves), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_rounding_by_values_says_that_it_needs_them() -> None:
+    ring = TensorRing.random((3, 4, 5), 2, like=jnp.zeros(()), generator=0)
+    for function, value in [
+        (lambda v: rounded(v, tol=0.1).value.dense(), train()),
+        (lambda v: rounded(v, 1).value.dense(), ring),
+        (lambda v: rounded_randomly(v, 2, generator=0).value.dense(), train()),
+    ]:
+        with pytest.raises(UnsupportedError, match="by values, which a traced array of JAX does not have"):
+            jax.jit(function)(value)
+
+
+def test_lists_of_entries_say_that_they_need_values() -> None:
+    at, values = jnp.asarray([[0, 0], [1, 2]]), jnp.asarray([1.0, 2.0])
+    outside = Sparse(at, values, (3, 4))
+    for function in (
+        lambda v: Sparse(at, v, (3, 4)).values,
+        lambda v: outside.map(lambda _: v).dense(),
+        lambda v: outside.map(lambda _: v).norm(),
+        lambda v: Sparse.from_dense(v).values,
+        lambda v: Incomplete.from_nan(v).values,
+    ):
+        with pytest.raises(UnsupportedError, match="a list of entries makes choices by values"):
+            jax.jit(function)(values)
+    slope = jax.grad(lambda v: (Sparse(at, v, (3, 4)).dense() ** 2).sum())(values)
+    np.testing.assert_allclose(slope, 2 * values)
 
 
 def test_algebra_is_traceable() -> None:

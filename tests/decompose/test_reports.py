@@ -7,10 +7,26 @@ import pytest
 import torch
 
 from tenfold.core.sparse import Sparse
-from tenfold.decompose import HOOI, HOSVD, TTSVD, BlockTermALS, Method, SlicedSVD, TruncatedSVD, TTCross
+from tenfold.decompose import (
+    HOOI,
+    HOSVD,
+    HTSVD,
+    STHOSVD,
+    TRSVD,
+    TTSVD,
+    BlockTermALS,
+    Method,
+    RandomizedHOSVD,
+    SlicedSVD,
+    TruncatedSVD,
+    TTCross,
+)
 from tenfold.decompose.residual import projection_error
+from tenfold.decompose.weighted import decompose_weighted, root_of
 from tenfold.formats import CP, LowRank, TensorRing, rounded
 from tenfold.testing.compare import to_numpy
+
+ORTHOGONAL = [STHOSVD(), HOSVD(), HOOI(), RandomizedHOSVD(), TTSVD(), HTSVD(), TRSVD(), TruncatedSVD()]
 
 
 def test_entries_that_were_mapped_are_summed_anew() -> None:
@@ -75,6 +91,28 @@ def test_norms_in_half_precision_do_not_overflow() -> None:
     ones = torch.ones(300, 1, dtype=torch.float16)
     norm = CP((ones, ones)).norm()
     assert norm.dtype == torch.float16 and norm.item() == 300
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("method", ORTHOGONAL, ids=lambda m: type(m).__name__)
+def test_factors_in_half_precision_do_not_overflow(method: Method[Any], library: Any) -> None:
+    x = np.full((700, 700) if method.format is LowRank else (90, 90, 90), 200.0)
+    fit = method.fit(library(x.astype(np.float16)), 1, generator=0)
+    assert all(bool(abs(f).max() < np.inf) for f in fit.value.factors)
+    assert "float16" in str(fit.value.dtype) and fit.error < 1e-3
+    assert abs(to_numpy(fit.value.dense()) - x).max() < 1
+
+
+def test_a_moment_in_half_precision_does_not_overflow() -> None:
+    x = torch.full((90, 90, 90), 200.0).half()
+    fit = decompose_weighted(STHOSVD(), x, 1, [None, root_of(torch.eye(90)), None])
+    assert all(bool(f.isfinite().all()) for f in fit.value.factors)
+
+
+@pytest.mark.parametrize("array", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+def test_norms_of_whole_numbers_are_not_rounded_to_them(array: Any) -> None:
+    ones = array(np.ones((2, 1), dtype=np.int64))
+    assert float(CP((ones, ones, ones)).norm()) == pytest.approx(8**0.5)
 
 
 @pytest.mark.parametrize("method, ranks", [(TTSVD(), (3, 2)), (HOOI(), 100), (HOSVD(), (None,) * 3)], ids=str)

@@ -256,3 +256,12 @@ def test_little_memory_is_needed_beside_the_tensor(
 
 def test_trains_are_trains() -> None:
     assert isinstance(RandomizedTTSVD()(np.ones((3, 4)), 1, generator=0).value, TensorTrain)
+
+
+def test_options_that_are_no_numbers_are_refused() -> None:
+    for tol in (None, "a", 1j):
+        with pytest.raises(OptionError, match=r"tol came as .*\nGive a relative error from 0 up to 1"):
+            HOSVD(tol=tol)
+    for steps in (1.5, None, 0):
+        with pytest.raises(OptionError, match=r"max_steps came as .*\nGive a whole number of 1 or more"):
+            HOOI(max_steps=steps)

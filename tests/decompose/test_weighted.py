@@ -67,3 +67,13 @@ def test_bad_moments_are_refused() -> None:
         root_of(np.ones((2, 3)))
     with pytest.raises(OptionError, match="damping"):
         root_of(np.eye(3), damping=-1e-9)
+
+
+def test_tensors_and_moments_of_dask_are_weighted_in_memory() -> None:
+    da = pytest.importorskip("dask.array")
+    x, moment = np.arange(20.0).reshape(4, 5) ** 1.5, np.diag(np.arange(1.0, 6.0))
+    expected = decompose_weighted(TruncatedSVD(), x, 1, [None, root_of(moment)])
+    root = root_of(da.from_array(moment, chunks=2))
+    found = decompose_weighted(TruncatedSVD(), da.from_array(x, chunks=2), 1, [None, root])
+    assert isinstance(found.value.left, da.Array) and found.error == pytest.approx(expected.error)
+    np.testing.assert_allclose(found.value.dense(), expected.value.dense(), atol=1e-10)

@@ -199,3 +199,27 @@ def test_entries_of_a_mode_in_several_factors() -> None:
     a, b = (CP.random((4, 5), r, like=LIKE, generator=r) for r in (2, 3))
     x = a * TensorTrain.random((4, 5), 2, like=LIKE, generator=0) * b
     np.testing.assert_allclose(x.at([[1, 2], [3, 4]]), x.dense()[[1, 3], [2, 4]])
+
+
+def test_a_tensor_cannot_be_divided_by_zero() -> None:
+    x = CP.random((4, 5), 2, like=np.zeros(()), generator=0)
+    for zero in (0, 0.0, 0j, np.float64(0), np.zeros(())):
+        with pytest.raises(OptionError, match="a CP cannot be divided by 0"):
+            x / zero
+
+
+def test_mode_products_refuse_modes_and_operands_that_do_not_fit() -> None:
+    x = CP.random((4, 5), 2, like=np.zeros(()), generator=0)
+    with pytest.raises(ShapeError, match="a tensor of order 2 has no mode 7"):
+        x.mode_dot(np.ones((2, 4)), 7)
+    with pytest.raises(ShapeError, match="Give a matrix or a vector"):
+        x.mode_dot(np.ones(()), 0)
+    np.testing.assert_allclose(x.mode_dot(np.ones((2, 5)), -1).dense(), x.dense() @ np.ones((5, 2)))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_whole_numbers_of_few_bits_are_indices_and_no_masks(dtype: torch.dtype) -> None:
+    x = CP.random((3, 4), 2, like=torch.zeros((), dtype=torch.float64), generator=0)
+    for at in (torch.tensor([1, 0, 1], dtype=dtype), np.array([1, 0, 1], dtype=np.uint8)):
+        assert torch.equal(x[at].dense(), x.dense()[[1, 0, 1]])
+    assert torch.equal(x[torch.tensor([True, False, True])].dense(), x.dense()[[0, 2]])

@@ -70,7 +70,7 @@ def _residual(
     some, part = [f[rows, :] for f, rows in zip(factors, block, strict=True)], tensor[block]
     shape = tuple(part.shape)
     split = best_split(shape) if len(shape) > 1 else 1
-    residual = -xp.reshape(part, (prod(shape[:split]), -1))
+    residual = -xp.reshape(part, (prod(shape[:split]), prod(shape[split:])))
     for few in rounds(tensor, some, sum(residual.shape), allowed_bytes(tensor, max_bytes) // 2):
         left, rest = khatri_rao(few[:split]), few[split:]
         residual = residual + left @ (khatri_rao(rest) if rest else xp.ones_like(left[:1, :])).T
@@ -85,9 +85,10 @@ def _blocks(
     room = allowed_bytes(tensor, max_bytes) // tensor.dtype.itemsize
     counts = [_count(shape, rank, mode, room) for mode in range(len(shape))]
     mode = min(range(len(shape)), key=lambda k: (counts[k], -shape[k]))
-    height = -(-shape[mode] // min(counts[mode], shape[mode]))
+    size = max(1, shape[mode])  # an empty mode is one block
+    height = -(-size // min(counts[mode], size))
     whole = [slice(None)] * len(shape)
-    starts = range(0, shape[mode], height)
+    starts = range(0, size, height)
     return mode, ((*whole[:mode], slice(s, s + height), *whole[mode + 1 :]) for s in starts)
 
 

@@ -40,13 +40,14 @@ def sum_block(
     """Sum over the modes [first, last) at the start or end of the tensor by one matrix product."""
     xp, shape = namespace(tensor, *factors), tuple(tensor.shape)
     weights = khatri_rao(factors[first:last])
+    summed, rank = weights.shape
     if first == 0:
-        partial = weights.T @ xp.reshape(tensor, (weights.shape[0], -1))
-        return xp.reshape(partial, (-1, *shape[last:]))
-    unfolded = xp.reshape(tensor, (-1, weights.shape[0]))
+        partial = weights.T @ xp.reshape(tensor, (summed, prod(shape[last:])))
+        return xp.reshape(partial, (rank, *shape[last:]))
+    unfolded = xp.reshape(tensor, (prod(shape[:first]), summed))
     if first == 1:  # all that is left is one mode, so that the order of the result does not matter
         return (unfolded @ weights).T
-    return xp.reshape(weights.T @ unfolded.T, (-1, *shape[:first]))
+    return xp.reshape(weights.T @ unfolded.T, (rank, *shape[:first]))
 
 
 def sum_others(
@@ -78,12 +79,12 @@ def all_but_each(
 def _sum_first(partial: Num[Array, "r i *rest"], factor: Num[Array, "i r"]) -> Num[Array, "r *rest"]:
     """Σᵢ partial[r, i, …] factor[i, r]: a batch over r of one vector times a matrix."""
     xp, (rank, size, *rest) = namespace(partial), partial.shape
-    summed = factor.T[:, None, :] @ xp.reshape(partial, (rank, size, -1))
+    summed = factor.T[:, None, :] @ xp.reshape(partial, (rank, size, prod(rest)))
     return xp.reshape(summed, (rank, *rest))
 
 
 def _sum_last(partial: Num[Array, "r *rest i"], factor: Num[Array, "i r"]) -> Num[Array, "r *rest"]:
     """Σᵢ partial[r, …, i] factor[i, r]: a batch over r of a matrix times one vector."""
     xp, (rank, *rest, size) = namespace(partial), partial.shape
-    summed = xp.reshape(partial, (rank, -1, size)) @ factor.T[:, :, None]
+    summed = xp.reshape(partial, (rank, prod(rest), size)) @ factor.T[:, :, None]
     return xp.reshape(summed, (rank, *rest))

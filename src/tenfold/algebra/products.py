@@ -59,7 +59,7 @@ def khatri_rao(matrices: Sequence[Num[Array, "_ r"]]) -> Num[Array, "m r"]:
 
 
 def _khatri_rao_pair(a: Num[Array, "m r"], b: Num[Array, "n r"]) -> Num[Array, "mn r"]:
-    return namespace(a, b).reshape(a[:, None, :] * b[None, :, :], (-1, a.shape[1]))
+    return namespace(a, b).reshape(a[:, None, :] * b[None, :, :], (a.shape[0] * b.shape[0], a.shape[1]))
 
 
 def _check_matrices(matrices: Sequence[Array]) -> None:

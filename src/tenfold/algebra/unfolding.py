@@ -31,7 +31,8 @@ def unfold(tensor: Num[Array, "*shape"], mode: int) -> Num[Array, "i rest"]:
     """
     mode = check_mode(tensor.ndim, mode)
     xp = namespace(tensor)
-    return xp.reshape(xp.moveaxis(tensor, mode, 0), (tensor.shape[mode], -1))
+    rest = prod(n for k, n in enumerate(tensor.shape) if k != mode)
+    return xp.reshape(xp.moveaxis(tensor, mode, 0), (tensor.shape[mode], rest))
 
 
 def fold(matrix: Num[Array, "i rest"], mode: int, shape: Sequence[int]) -> Num[Array, "*shape"]:

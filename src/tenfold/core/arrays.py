@@ -6,6 +6,8 @@ array of theirs arrives.
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Num
 
-from tenfold.core.errors import WeightError
+from tenfold.core.errors import UnsupportedError, WeightError
 from tenfold.core.trees import announce
 
 Array = Any
@@ -54,6 +56,32 @@ def is_traced(*arrays: Array) -> bool:
     """
     jax = sys.modules.get("jax")
     return jax is not None and any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+@contextmanager
+def values_needed(by: str, remedy: str) -> Iterator[None]:
+    """Inside it, or in a function it decorates, what asks a traced array for a value raises our error.
+
+    Raises:
+        UnsupportedError: with `by`, which names what makes choices by values.
+    """
+    try:
+        yield
+    except (TypeError, IndexError) as problem:
+        if UNKNOWN_VALUES.isdisjoint(c.__name__ for c in type(problem).__mro__):
+            raise
+        raise UnsupportedError(
+            f"{by} makes choices by values, which a traced array of JAX does not have.", remedy
+        ) from problem
+
+
+UNKNOWN_VALUES = {
+    "ConcretizationTypeError",
+    "NonConcreteBooleanIndexError",
+    "TracerArrayConversionError",
+    "TracerIntegerConversionError",
+}
+"""The errors of JAX where a traced array is asked for a value."""
 
 
 def constant(x: Array) -> Array:
@@ -172,6 +200,15 @@ def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return xp.where(positive, xp.sqrt(xp.where(positive, x, xp.ones_like(x))), xp.zeros_like(x))
 
 
+def integer_dtype(x: Array) -> DType:
+    """The default integers of the library of `x`: of 64 bits, but where JAX has them off.
+
+    >>> integer_dtype(torch.ones(2))
+    torch.int64
+    """
+    return namespace(x).asarray(0).dtype
+
+
 def check_finite(x: Num[Array, "..."], name: str) -> None:
     """Refuse an array that holds NaN or infinite entries; `name` is what the message calls it.
 
@@ -206,4 +243,4 @@ def _has_finite_sum(x: Num[Array, "..."]) -> bool:
 
 def _count(mask: Bool[Array, "..."]) -> int:
     xp = namespace(mask)
-    return int(xp.sum(xp.astype(mask, xp.int64)))
+    return int(xp.sum(xp.astype(mask, integer_dtype(mask))))

@@ -26,10 +26,10 @@ def through_memory(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not any(is_chunked(a) for a in args):
+        if not any(is_chunked(a) for a in (*args, *kwargs.values())):
             return function(*args, **kwargs)
-        loaded = [load(a) if is_chunked(a) else a for a in args]
-        options = {name: load_generator(value) for name, value in kwargs.items()}
+        loaded = [load(a) for a in args]
+        options = {name: load_generator(load(value)) for name, value in kwargs.items()}
         return _stored(function(*loaded, **options))  # type: ignore[arg-type]
 
     return wrapped
@@ -64,7 +64,7 @@ def store(x: Num[Array, "..."]) -> Num[Array, "..."]:
 
 def load_generator(generator: Generator) -> Generator:
     """A generator for NumPy; one of Dask gives its seed to it."""
-    if hasattr(generator, "standard_normal") and not isinstance(generator, np.random.Generator):
+    if type(generator).__module__.startswith("dask.") and hasattr(generator, "integers"):
         return np.random.default_rng(int(generator.integers(0, 2**63 - 1, size=1).compute()[0]))
     return generator
 

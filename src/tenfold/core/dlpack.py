@@ -56,7 +56,7 @@ def from_dlpack(tensor: Any, library: str = "numpy") -> Num[Array, "..."]:
     except ImportError as problem:
         raise MissingExtraError(library, library, f"from_dlpack(..., {library!r})") from problem
     try:
-        return read(module, tensor)
+        return read(module, _plain(tensor))
     except (BufferError, RuntimeError, TypeError, ValueError) as problem:
         raise WeightError(
             f"{library} cannot read a {type(tensor).__name__} by DLPack: {problem}.",
@@ -74,9 +74,18 @@ def to_dlpack(array: Num[Array, "..."]) -> Num[Array, "..."]:
     array([1., 1.], dtype=float32)
     """
     if isinstance(array, torch.Tensor):
-        return array.detach().resolve_conj()
+        array = array.detach()
     if api.is_dask_array(array):
         array = array.compute()
     if api.is_numpy_array(array) and not array.flags.writeable:
+        return array.copy()
+    return _plain(array)
+
+
+def _plain(array: Any) -> Any:
+    """A copy of what is kept in a way that DLPack cannot say: conjugated, negated, or from its end."""
+    if isinstance(array, torch.Tensor):
+        return array.resolve_conj().resolve_neg()
+    if api.is_numpy_array(array) and any(step < 0 for step in array.strides):
         return array.copy()
     return array

@@ -17,9 +17,13 @@ from typing import Any, Self
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, cast, namespace
+from tenfold.core.arrays import Array, cast, integer_dtype, namespace, values_needed
+from tenfold.core.chunked import load
 from tenfold.core.errors import ShapeError
 from tenfold.core.segments import Segments
+
+SORTED = values_needed("a list of entries", "Make it, and what is made of it, outside jit and vmap.")
+"""Decorator of what reads or sorts the indices: inside `jax.jit` they have no values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +40,12 @@ class Entries(ABC):
     values: Num[Array, " n"]
     shape: tuple[int, ...]
 
+    @SORTED
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(operator.index(size) for size in self.shape))
         _check_lengths(self.indices, self.values, self.shape)
         _check_range(self.indices, self.shape)
-        object.__setattr__(self, "indices", cast(self.indices, _integer(self.values)))
+        object.__setattr__(self, "indices", cast(self.indices, integer_dtype(self.values)))
 
     @property
     def ndim(self) -> int:
@@ -72,12 +77,14 @@ class Entries(ABC):
     def _segments(self) -> dict[int, Segments]:
         return {}
 
+    @SORTED
     def segments(self, mode: int) -> Segments:
         """How to sum over the entries of every index of a mode; sorted once and kept."""
         if mode not in self._segments:
             self._segments[mode] = Segments.of(self.columns[mode], self.shape[mode])
         return self._segments[mode]
 
+    @SORTED
     def keys(self, modes: Sequence[int]) -> Int[Array, " n"]:
         """One number for each combination of the indices of these modes, in row-major order.
 
@@ -122,6 +129,7 @@ class Entries(ABC):
         """
         return cls(namespace(values).stack(list(coordinates), axis=1), values, tuple(shape))
 
+    @SORTED
     def _scattered(self) -> tuple[Array, Array]:
         """All entries of the tensor, flat, with zeros where none is listed; and how often each is listed."""
         xp = namespace(self.values)
@@ -131,8 +139,10 @@ class Entries(ABC):
         return both[:, 0], both[:, 1]
 
 
+@SORTED
 def listed_where(tensor: Array, chosen: Array) -> tuple[Array, Array]:
-    """Indices and values of the entries that are chosen."""
+    """Indices and values of the entries that are chosen; of a Dask array in NumPy."""
+    tensor, chosen = load(tensor), load(chosen)
     xp = namespace(tensor, chosen)
     if tensor.ndim == 0:
         raise ShapeError("a tensor without modes cannot be listed.", "Give it one.")
@@ -146,11 +156,6 @@ def firsts_of_equals(ordered: Array) -> Array:
     xp = namespace(ordered)
     first = xp.ones_like(ordered[:1], dtype=xp.bool)
     return xp.concat([first, ordered[1:] != ordered[:-1]])
-
-
-def _integer(like: Array) -> Any:
-    """The integers in which a library counts, which its default is; 64 bits but where JAX has them off."""
-    return namespace(like).asarray(0).dtype
 
 
 def _check_lengths(indices: Array, values: Array, shape: tuple[int, ...]) -> None:

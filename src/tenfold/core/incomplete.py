@@ -6,7 +6,7 @@ from typing import Any, Self
 from jaxtyping import Bool, Num
 
 from tenfold.core.arrays import Array, cast, device_of, is_complex, namespace
-from tenfold.core.entries import Entries, firsts_of_equals, listed_where
+from tenfold.core.entries import SORTED, Entries, firsts_of_equals, listed_where
 from tenfold.core.errors import ShapeError, WeightError
 
 
@@ -24,6 +24,7 @@ class Incomplete(Entries):
            [0., 4.]]))
     """
 
+    @SORTED
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nnz == 0:
@@ -42,8 +43,10 @@ class Incomplete(Entries):
 
         Raises:
             ShapeError: unless `mask` holds booleans and has the shape of the tensor.
+            WeightError: unless it is an array of the same library.
         """
-        if tuple(mask.shape) != tuple(tensor.shape) or not namespace(mask).isdtype(mask.dtype, "bool"):
+        xp = namespace(tensor, mask)
+        if tuple(mask.shape) != tuple(tensor.shape) or not xp.isdtype(mask.dtype, "bool"):
             raise ShapeError(
                 f"expected a mask of booleans of shape {tuple(tensor.shape)}, but got {mask.dtype} "
                 f"of shape {tuple(mask.shape)}.",

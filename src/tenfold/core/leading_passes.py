@@ -15,11 +15,14 @@ from jaxtyping import Float, Num
 from tenfold.core import chunked
 from tenfold.core.arrays import Array, check_finite, is_chunked
 from tenfold.core.errors import UnsupportedError, WeightError
-from tenfold.core.passes import Modes, gram, project
+from tenfold.core.passes import Modes, gram, largest, project
 from tenfold.core.svd import fix_signs, rank_for_tolerance
 
 ACCURACY = 1e-5
 """Relative norm of what is discarded, below which one Gram matrix is not accurate enough (measured)."""
+
+SMALLEST = (1e6 * float(np.finfo(np.float64).smallest_normal)) ** 0.5
+"""Norms below this may be of squares that have lost digits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +126,12 @@ def _check_side(x: Num[Array, "..."], side: Modes) -> None:
 
 
 def check_norm(x: Num[Array, "..."], norm: float) -> None:
-    """Refuse a tensor whose norm is not finite."""
+    """Refuse a tensor whose norm is not finite, or whose squares are lost below the smallest numbers.
+
+    That a tensor with a norm of almost nothing is zero takes one more pass to see.
+    """
     if not math.isfinite(norm):
         check_finite(x, "the tensor")
         raise WeightError("the squares of the tensor's entries are not finite.", "Scale it first.")
+    if norm < SMALLEST and largest(x) > 0:
+        raise WeightError("the squares of the tensor's entries are too small for float64.", "Scale it first.")

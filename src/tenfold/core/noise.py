@@ -28,18 +28,45 @@ def as_generator(generator: Generator, *, like: Array) -> Generator:
             a `jax.random` key, …); or None for fresh numbers, in PyTorch from its global generator.
 
     Raises:
-        OptionError: for a generator of another library.
+        OptionError: for a generator of another library, and for a negative seed.
     """
     if generator is None or isinstance(generator, int | np.integer):
-        return _seeded(None if generator is None else int(generator), like)
-    if api.is_jax_array(like) and not isinstance(generator, _JaxStream):
-        return _JaxStream(generator)
-    if isinstance(generator, torch.Generator) != api.is_torch_array(like):
+        return _seeded(None if generator is None else _checked_seed(int(generator)), like)
+    if not _serves(generator, like):
         raise OptionError(
             f"the generator of a {type(like).__name__} cannot be a {type(generator).__name__}.",
             "Pass an int seed, a generator of the same library, or None.",
         )
-    return generator
+    return _JaxStream(generator) if api.is_jax_array(generator) else generator
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise OptionError(f"a seed came as {seed}.", "Give 0 or more.")
+    return seed
+
+
+def _serves(generator: Any, like: Array) -> bool:
+    """Whether a generator belongs to the library of `like`. Dask takes those of NumPy, too."""
+    if api.is_torch_array(like):
+        return isinstance(generator, torch.Generator)
+    if api.is_jax_array(like):
+        return isinstance(generator, _JaxStream) or _is_key(generator)
+    if api.is_cupy_array(like):
+        return _is_generator_of("cupy", generator)
+    own = api.is_dask_array(like) and _is_generator_of("dask", generator)
+    return own or isinstance(generator, np.random.Generator)
+
+
+def _is_key(generator: Any) -> bool:
+    """Whether it is a key of `jax.random`: of a dtype of its own, or of unsigned numbers, as of old."""
+    return api.is_jax_array(generator) and str(generator.dtype).startswith(("key<", "uint32"))
+
+
+def _is_generator_of(library: str, generator: Any) -> bool:
+    """Whether it is a `random.Generator` of CuPy or Dask, which are not imported for that."""
+    kind = type(generator)
+    return kind.__module__.partition(".")[0] == library and hasattr(generator, "standard_normal")
 
 
 def normal(shape: Sequence[int], *, like: Array, generator: Generator = None) -> Float[Array, "..."]:

@@ -104,7 +104,7 @@ class _Projection:
 def project_all(
     x: Num[Array, "..."], bases: Sequence[Num[np.ndarray, "n r"] | None]
 ) -> Num[np.ndarray, "*ranks"]:
-    """x ×₁ B₁ᴴ ×₂ B₂ᴴ …, modes without a basis as they were, in one pass."""
+    """x ×₁ B₁ᴴ ×₂ B₂ᴴ …, modes without a basis as they were, in one pass; of any size, in NumPy."""
     shape = tuple(n if b is None else b.shape[1] for n, b in zip(x.shape, bases, strict=True))
     result = np.zeros(shape, dtype=wide(x))
     for place, part in over(x, (), _Core(tuple(bases), wide(x))):
@@ -126,6 +126,33 @@ class _Core:
                 rest = [n for m, n in enumerate(chunk.shape) if m != k]
                 chunk = np.moveaxis(product.reshape(-1, *rest), 0, k)
         return chunk
+
+
+def outside(x: Num[Array, "..."], basis: Num[np.ndarray, "n r"], k: int) -> float:
+    """‖x - x ×ₖ B Bᴴ‖ for an orthonormal basis B of mode k, in one pass over columns."""
+    return math.sqrt(math.fsum(square for _, square in over(x, (k,), _Outside(k, basis, wide(x)))))
+
+
+@dataclass(frozen=True, eq=False)
+class _Outside:
+    """The squared norm of what a projection takes from a column."""
+
+    mode: int
+    basis: Num[np.ndarray, "n r"]
+    dtype: Any
+
+    def __call__(self, column: Num[np.ndarray, "..."], place: Slices) -> float:
+        matrix = unfolded(column, (self.mode,), self.dtype)
+        return float(np.linalg.norm(matrix - self.basis @ (self.basis.conj().T @ matrix))) ** 2
+
+
+def largest(x: Num[Array, "..."]) -> float:
+    """The largest absolute value of an entry, in one pass."""
+    return max(part for _, part in over(x, (), _largest))
+
+
+def _largest(chunk: Num[np.ndarray, "..."], place: Slices) -> float:
+    return float(np.max(np.abs(chunk)))
 
 
 def norm(x: Num[Array, "..."]) -> float:
@@ -222,8 +249,9 @@ def column_parts(x: Num[Array, "..."], whole: Collection[int]) -> int:
 
 
 def _intervals(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Where chunks start and stop, without the empty ones."""
     ends = np.cumsum(sizes).tolist()
-    return [(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    return [(end - size, end) for size, end in zip(sizes, ends, strict=True) if size]
 
 
 def _split(start: int, stop: int, parts: int) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ from typing import Self
 from jaxtyping import Num
 
 from tenfold.core.arrays import Array, cast, namespace
-from tenfold.core.entries import Entries, firsts_of_equals, listed_where
+from tenfold.core.entries import SORTED, Entries, firsts_of_equals, listed_where
 from tenfold.core.segments import Segments
 
 
@@ -35,6 +35,7 @@ class Sparse(Entries):
         return namespace(self.values).linalg.vector_norm(self.coalesced.values)
 
     @cached_property
+    @SORTED
     def coalesced(self) -> "Sparse":
         """The same tensor with every entry listed once, by the sum of what was listed."""
         xp, keys = namespace(self.values), self.keys(range(self.ndim))

@@ -2,7 +2,16 @@
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, adjoint, cast_like, device_of, is_traced, namespace, to_compute
+from tenfold.core.arrays import (
+    Array,
+    adjoint,
+    cast_like,
+    device_of,
+    integer_dtype,
+    is_traced,
+    namespace,
+    to_compute,
+)
 from tenfold.core.chunked import load, through_memory
 from tenfold.core.errors import OptionError, RankError, ShapeError, UnsupportedError
 from tenfold.core.noise import Generator, as_generator, normal
@@ -64,7 +73,7 @@ def rank_for_tolerance(singular_values: Float[Array, " k"], tol_absolute: float)
     largest = xp.max(values)
     scale = xp.where(largest > 0, largest, 1.0)
     tails = xp.sqrt(xp.cumulative_sum(xp.flip(values / scale) ** 2))
-    return max(1, int(xp.sum(xp.astype(tails > tol_absolute / scale, xp.int64))))
+    return max(1, int(xp.sum(xp.astype(tails > tol_absolute / scale, integer_dtype(values)))))
 
 
 def rank_within(rank: int, singular_values: Float[Array, " k"], tol_absolute: float) -> int:
@@ -146,7 +155,7 @@ def fix_signs(
            [ 2.]]), array([[-3.]]))
     """
     xp, rank = namespace(u), u.shape[1]
-    columns = xp.arange(rank, dtype=xp.int64, device=device_of(u))
+    columns = xp.arange(rank, dtype=integer_dtype(u), device=device_of(u))
     largest = xp.argmax(xp.abs(u), axis=0) * rank + columns
     pivot = xp.take(xp.reshape(u, (-1,)), largest)
     size = xp.abs(pivot)

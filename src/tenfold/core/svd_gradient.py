@@ -163,8 +163,9 @@ def _jax_svd() -> Any:
 
     @svd.defjvp
     def derivative(rank: int, primals: Any, tangents: Any) -> Any:
-        u, s, vh = jax.numpy.linalg.svd(*primals, full_matrices=False)
-        du, ds = pushed_svd(primals[0], tangents[0], (u, s, vh), rank)
+        a, da = primals[0], tangents[0]
+        u, s, vh = left_svd(a, min(a.shape[-2:]))  # which may be differentiated again
+        du, ds = pushed_svd(a, da, (u, s, vh), rank)
         right = vh[..., :rank, :]
         return (u[..., :rank], s, right), (du, ds, jax.numpy.zeros_like(right))
 
@@ -182,7 +183,7 @@ def _jax_eigh() -> Any:
 
     @eigh.defjvp
     def derivative(rank: int, primals: Any, tangents: Any) -> Any:
-        vectors, values = descending_eigh(*primals)
+        vectors, values = leading_eigh(primals[0], primals[0].shape[-1])
         return (vectors[..., :rank], values), pushed_eigh(tangents[0], vectors, values, rank)
 
     return eigh

@@ -12,7 +12,6 @@ import torch
 from tenfold.core import chunked
 from tenfold.core.arrays import (
     Array,
-    cast_like,
     check_finite,
     is_chunked,
     is_complex,
@@ -20,6 +19,7 @@ from tenfold.core.arrays import (
     namespace,
     root,
     to_compute,
+    values_needed,
 )
 from tenfold.core.entries import Entries
 from tenfold.core.errors import ConvergenceWarning, OptionError, RankError, ShapeError, UnsupportedError
@@ -29,6 +29,8 @@ from tenfold.core.pieces import frobenius
 from tenfold.core.registry import Registry
 from tenfold.core.trees import register_jax
 from tenfold.formats import Format, Ranks
+from tenfold.formats.rounding import check_tolerance as check_tolerance
+from tenfold.formats.scaling import narrowed
 
 F = TypeVar("F", bound=Format)
 
@@ -113,7 +115,7 @@ class Method(ABC, Generic[F]):
         stream = as_generator(generator, like=entries)
         run = self._fit_traced if is_traced(entries) else self._fit
         fit = run(computed, network, stream)
-        return replace(fit, value=fit.value.map(lambda f: _of_its_own(cast_like(f, entries), entries)))
+        return replace(fit, value=in_dtype_of(entries, fit.value).map(lambda f: _of_its_own(f, entries)))
 
     def _fit_chunked(self, tensor: Array | Entries, ranks: Ranks | None, generator: Any) -> Fit[F]:
         """`fit` of a Dask array: in memory where it fits, else by `_stream`."""
@@ -134,7 +136,7 @@ class Method(ABC, Generic[F]):
                 f"more than {chunked.IN_MEMORY:,}.",
                 f"Compute it yourself if you have the memory, or take one that streams: {', '.join(able)}.",
             )
-        return replace(fit, value=fit.value.map(lambda f: chunked.store(cast_like(f, entries))))
+        return replace(fit, value=in_dtype_of(entries, fit.value).map(chunked.store))
 
     def _stream(self, tensor: Array, network: Network, generator: Any) -> Fit[F]:
         """As `_fit`, for a Dask array larger than memory; factors may be NumPy or Dask arrays.
@@ -145,15 +147,9 @@ class Method(ABC, Generic[F]):
 
     def _fit_traced(self, tensor: Array, network: Network, generator: Any) -> Fit[F]:
         """`_fit` of a traced array, with an error of ours where it needs a value."""
-        try:
+        remedy = "Call it outside jit, grad and vmap, or use a method of fixed steps, such as STHOSVD."
+        with values_needed(str(self), remedy):
             return self._fit(tensor, network, generator)
-        except TypeError as problem:
-            if "Concretization" not in "".join(c.__name__ for c in type(problem).__mro__):
-                raise
-            raise UnsupportedError(
-                f"{self} makes choices by values, which a traced array of JAX does not have.",
-                "Call it outside jit, grad and vmap, or use a method of fixed steps, such as STHOSVD.",
-            ) from problem
 
     def _entries(self, tensor: Array | Entries) -> Array:
         """The array of the tensor's entries, all or those listed."""
@@ -209,6 +205,12 @@ def _of_its_own(factor: Array, tensor: Array) -> Array:
     return factor.clone() if shared and not factor.is_meta else factor
 
 
+def in_dtype_of(tensor: Array, value: F) -> F:
+    """The value with factors in the dtype of the tensor that it was fitted to, all of them finite."""
+    narrow = iter(narrowed(value.factors, tensor))
+    return value.with_factors([None if s is None else next(narrow) for s in value.slots])
+
+
 def _loaded(tensor: Array | Entries) -> Array | Entries:
     if not isinstance(tensor, Entries):
         return chunked.load(tensor)
@@ -256,13 +258,7 @@ def settled(condition: Any) -> bool:
     return not is_traced(condition) and bool(condition)
 
 
-def check_tolerance(tol: float) -> None:
-    """Raise OptionError unless 0 <= tol < 1."""
-    if not 0 <= tol < 1:
-        raise OptionError(f"tol came as {tol}.", "Give a relative error from 0 up to 1.")
-
-
 def check_steps(steps: int) -> None:
-    """Raise OptionError unless steps >= 1."""
-    if steps < 1:
-        raise OptionError(f"max_steps came as {steps}.", "Give 1 or more.")
+    """Raise OptionError unless steps is a whole number of at least 1."""
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise OptionError(f"max_steps came as {steps!r}.", "Give a whole number of 1 or more.")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from tenfold.algebra import mode_dot
-from tenfold.core import leading_passes, passes
+from tenfold.core import chunked, leading_passes, passes
 from tenfold.core.arrays import Array, adjoint, is_chunked, namespace
 from tenfold.core.leading import leading
 from tenfold.core.network import Network, bond
@@ -73,7 +73,7 @@ def _projected(x: Array, cut: leading_passes.Cut, k: int) -> Array:
 
 
 def tucker(tensor: Array, network: Network, tol: float) -> Fit[Tucker]:
-    """HOSVD: every basis from the tensor itself, the core in one more pass.
+    """HOSVD: every basis from the tensor itself, the core in one more pass, or lazy if it is too large.
 
     Modes that are not cut into chunks share one pass for their bases.
     """
@@ -83,9 +83,26 @@ def tucker(tensor: Array, network: Network, tol: float) -> Fit[Tucker]:
     known = dict(zip(uncut, passes.grams(tensor, [(k,) for k in uncut]) if uncut else [], strict=True))
     found = {k: leading_passes.leading(tensor, (k,), r, share, known=known.get(k)) for k, r in cut}
     matrices = [found[k].basis if k in found else None for k in range(tensor.ndim)]
-    core = passes.project_all(tensor, matrices)
+    core, discarded = _core(tensor, matrices)
     whole = next((c.whole for c in found.values()), None)
-    return _fit(tensor, Tucker(core, tuple(matrices)), core, whole, [])
+    return _fit(tensor, Tucker(core, tuple(matrices)), core, whole, discarded)
+
+
+def _core(tensor: Array, matrices: Sequence[Array | None]) -> tuple[Array, list[float]]:
+    """The projection on all bases: in memory, or mode by mode where it is too large.
+
+    Then it is lazy, and comes with the norms of what each basis takes from it, which cost a pass each.
+    """
+    ranks = (n if b is None else b.shape[1] for n, b in zip(tensor.shape, matrices, strict=True))
+    if math.prod(ranks) * np.dtype(passes.wide(tensor)).itemsize <= chunked.IN_MEMORY:
+        return passes.project_all(tensor, matrices), []
+    core, discarded = tensor, []
+    for k, basis in enumerate(matrices):
+        if basis is not None and basis.shape[1] < core.shape[k]:
+            discarded.append(passes.outside(core, basis, k))
+        if basis is not None:
+            core = namespace(core).moveaxis(passes.project(core, basis, (k,)), 0, k)
+    return core, discarded
 
 
 def train(

@@ -23,13 +23,15 @@ from tenfold.core.arrays import (
     cast_like,
     device_of,
     epsilon,
+    is_chunked,
     is_complex,
     namespace,
     to_compute,
 )
+from tenfold.core.chunked import load, load_generator, store
 from tenfold.core.errors import OptionError, ShapeError
 from tenfold.core.linalg import gram_accuracy
-from tenfold.decompose.base import Fit, Method
+from tenfold.decompose.base import Fit, Method, in_dtype_of
 from tenfold.decompose.output_pca import evened, output_root, projected
 from tenfold.formats import Format, LowRank, Ranks
 
@@ -95,6 +97,7 @@ def root_of(moment: Float[Array, "n n"], damping: float = 1e-4) -> Root:
         raise OptionError(f"damping came as {damping}.", "Give a small number, or 0.")
     if moment.ndim != 2 or moment.shape[0] != moment.shape[1]:
         raise ShapeError(f"a moment came with shape {tuple(moment.shape)}.", "Moments are square matrices.")
+    moment = load(moment)
     xp, m = namespace(moment), to_compute(moment)
     m = (m + adjoint(m)) / 2
     mean = xp.linalg.trace(xp.real(m) if is_complex(m) else m) / m.shape[0]
@@ -152,6 +155,8 @@ def decompose_weighted(
 ) -> Fit[Any]:
     """Fit `tensor` in the metric of the roots; the error is relative in that metric.
 
+    Dask arrays, of moments as of tensors, are computed into memory.
+
     Low rank needs the inverse of one root at most, that of the shorter side where both have one; the other
     moment may be singular without damping. The norm of each of its components is spread evenly.
 
@@ -164,12 +169,15 @@ def decompose_weighted(
     array([[0., 0.],
            [0., 1.]])
     """
+    if is_chunked(tensor):
+        fit = decompose_weighted(method, load(tensor), ranks, roots, generator=load_generator(generator))
+        return replace(fit, value=fit.value.map(store))
     if method.format is LowRank and any(r is not None for r in roots):
-        fit: Fit[Any] = _low_rank(method, tensor, ranks, roots, generator)
+        fit = _low_rank(method, tensor, ranks, roots, generator)
     else:
         fit = method.fit(whitened(tensor, roots), ranks, generator=generator)
         fit = replace(fit, value=unwhitened(fit.value, roots))
-    return replace(fit, value=fit.value.map(lambda f: cast_like(f, tensor)))
+    return replace(fit, value=in_dtype_of(tensor, fit.value))
 
 
 def _low_rank(

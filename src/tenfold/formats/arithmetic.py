@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from tenfold.core.arrays import Array, cast, namespace
-from tenfold.core.errors import ShapeError, UnsupportedError
+from tenfold.core.errors import OptionError, ShapeError, UnsupportedError
 from tenfold.core.network import Axes, Network, components, identity, shared_bonds
 from tenfold.formats.blockwise import direct_sum, entrywise, stacked
 from tenfold.formats.contracting import contracted
@@ -73,8 +75,12 @@ class Arithmetic(Indexed):
         return self * scalar
 
     def __truediv__(self, scalar: Scalar) -> "Format":
-        """The multiple by the inverse of a number."""
-        return self * (1 / self._number(scalar))
+        """The multiple by the inverse of a number; raises OptionError for 0, unless it is in an array of a
+        library with gradients."""
+        scalar = self._number(scalar)
+        if isinstance(scalar, int | float | complex | np.generic | np.ndarray) and scalar == 0:
+            raise OptionError(f"a {self._name} cannot be divided by {scalar}.", "Give another number.")
+        return self * (1 / scalar)
 
     def _number(self, scalar: Any) -> Scalar:
         if is_scalar(scalar):

@@ -62,7 +62,8 @@ class Format(Constructed, Arithmetic):
         xp = namespace(square)
         real = xp.real(square) if is_complex(square) else square
         length = xp.sqrt(xp.where(real > 0, real, xp.zeros_like(real)))
-        return length if is_complex(square) else cast(length, xp.result_type(*self.factors))
+        dtype = xp.result_type(*self.factors)
+        return cast(length, dtype) if xp.isdtype(dtype, "real floating") else length
 
     def _general(self, arrays: Sequence[Array], graph: Sequence[Axes]) -> "General":
         """A general network, its modes numbered anew."""

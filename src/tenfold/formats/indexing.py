@@ -5,6 +5,10 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from tenfold.algebra.unfolding import check_mode
 from tenfold.core.arrays import Array, namespace
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes, Axis
@@ -26,11 +30,11 @@ class Indexed(Factored):
         """Product of mode k with a matrix (new size, size), which keeps the format, or with a vector, which
         removes the mode and gives a general network. A matrix on a mode that several factors carry mixes
         slices, and gives a general network too."""
-        xp = namespace(operand, *self.factors)
-        if operand.shape[-1] != self.shape[k]:
+        xp, k = namespace(operand, *self.factors), check_mode(len(self.shape), k)
+        if operand.ndim not in (1, 2) or operand.shape[-1] != self.shape[k]:
             raise ShapeError(
                 f"mode {k} has size {self.shape[k]}, but the operand has shape {tuple(operand.shape)}.",
-                "Its last axis must be as long as the mode.",
+                "Give a matrix or a vector whose last axis is as long as the mode.",
             )
         if len(holders := self._holders(k)) > 1:
             return self._joined(operand, k)
@@ -54,6 +58,7 @@ class Indexed(Factored):
         return chosen
 
     def _selected(self, item: Any, k: int) -> "Format":
+        item = _numbers(item)
         chosen = {n: self.factors[n][(slice(None),) * axis + (item,)] for n, axis in self._holders(k).items()}
         lost = {self.factors[n].ndim - factor.ndim for n, factor in chosen.items()}
         if isinstance(item, bool) or not lost <= {0, 1}:
@@ -89,3 +94,13 @@ class Indexed(Factored):
         graph = [tuple(b if a == m else a for a in f) for f in self.network.factors]
         last = (m, b) if operand.ndim == 2 else (b,)
         return self._general([*self.factors, operand], [*graph, last])
+
+
+def _numbers(item: Any) -> Any:
+    """An index, arrays of whole numbers in 64 bits: PyTorch takes 8 bits without a sign for a mask."""
+    if isinstance(item, np.ndarray):
+        return item.astype(np.int64) if item.dtype.kind in "iu" else item
+    if isinstance(item, torch.Tensor):
+        whole = not (item.dtype == torch.bool or item.is_floating_point() or item.is_complex())
+        return item.long() if whole else item
+    return item

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from tenfold.algebra import mode_dot
-from tenfold.core.arrays import Array, cast_like, check_finite, is_complex, is_floating, namespace, to_compute
+from tenfold.core.arrays import (
+    Array,
+    cast_like,
+    check_finite,
+    constant,
+    is_complex,
+    is_floating,
+    is_traced,
+    namespace,
+    to_compute,
+)
 from tenfold.core.errors import OptionError
 from tenfold.core.linalg import orthonormalise
 from tenfold.core.network import Axis, Network
@@ -70,7 +80,11 @@ def swept(network: Network, factors: Sequence[Array], trees: Sequence[Branch]) -
             push(arrays, network, link)
         arrays[tree.root], size = unit(arrays[tree.root])
         log += size
-    if log == -math.inf:
+    if is_traced(log):
+        there = log > -math.inf
+        for tree in trees:
+            arrays[tree.root] = arrays[tree.root] * there
+    elif log == -math.inf:
         for tree in trees:
             arrays[tree.root] = 0 * arrays[tree.root]
     return arrays, log
@@ -115,6 +129,8 @@ def unit(array: Array) -> tuple[Array, float]:
     """
     xp = namespace(array)
     largest = plain(xp.max(xp.abs(array))) if math.prod(array.shape) else 0.0
+    if is_traced(largest):
+        return _traced_unit(array, largest)
     if largest == 0:
         return array, -math.inf
     array = array / largest
@@ -122,8 +138,20 @@ def unit(array: Array) -> tuple[Array, float]:
     return array / length, math.log(largest) + math.log(length)
 
 
+def _traced_unit(array: Array, largest: Array) -> tuple[Array, Array]:
+    """`unit` without knowing whether the array is zero."""
+    xp = namespace(array)
+    there = largest > 0
+    array = array / xp.where(there, largest, 1.0)
+    length = xp.where(there, plain(xp.linalg.vector_norm(array)), 1.0)
+    return array / length, xp.where(there, xp.log(largest) + xp.log(length), -math.inf)
+
+
 def plain(x: Array) -> float:
-    """An array without axes as a Python float that no gradient flows through."""
+    """An array without axes as a Python float that no gradient flows through; a traced one stays an array."""
+    if is_traced(x):
+        held: float = constant(x)
+        return held
     return float(x.detach() if hasattr(x, "detach") else x)
 
 
@@ -134,11 +162,22 @@ def real(x: Array) -> float:
 
 def scaled(factors: Sequence[Array], centre: int, log: float, limit: float) -> list[Array]:
     """The factors times exp(log): the centre alone, or each its share where that is beyond exp(limit)."""
+    if is_traced(log):
+        return _traced_scaled(factors, centre, log, limit)
     if log == -math.inf:
         return list(factors)
     if abs(log) <= limit:
         return [f * math.exp(log) if k == centre else f for k, f in enumerate(factors)]
     return [f * math.exp(log / len(factors)) for f in factors]
+
+
+def _traced_scaled(factors: Sequence[Array], centre: int, log: Array, limit: float) -> list[Array]:
+    """`scaled` without knowing how large the logarithm is."""
+    xp = namespace(log)
+    log = xp.where(log > -math.inf, log, 0.0)
+    even, alone = log / len(factors), xp.abs(log) <= limit
+    shares = (xp.where(alone, log if k == centre else 0.0, even) for k in range(len(factors)))
+    return [f * xp.exp(share) for f, share in zip(factors, shares, strict=True)]
 
 
 def limit_of(value: Format) -> float:

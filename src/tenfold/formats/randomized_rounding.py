@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from tenfold.algebra import mode_dot
-from tenfold.core.arrays import Array, adjoint, cast_like, epsilon, to_compute
+from tenfold.core.arrays import Array, adjoint, cast_like, epsilon, to_compute, values_needed
 from tenfold.core.errors import OptionError, RankError, ShapeError, UnsupportedError
 from tenfold.core.network import Axis
 from tenfold.core.noise import as_generator
@@ -24,7 +24,7 @@ from tenfold.formats.orthogonalise import (
     unfolded,
     unit,
 )
-from tenfold.formats.rounding import Rounded, bond_limits, check_tolerance
+from tenfold.formats.rounding import TRACED, Rounded, bond_limits, check_tolerance
 from tenfold.formats.sketches import Fixed, Growing, Terms, evenly_scaled
 from tenfold.formats.truncation import truncated
 
@@ -33,6 +33,7 @@ F = TypeVar("F", bound=Format)
 SKETCHED = 0.1  # the part of the tolerance that sketches may lose; the SVDs may lose the rest
 
 
+@values_needed("rounded_randomly", TRACED)
 def rounded_randomly(
     value: F | Sequence[F],
     ranks: Ranks | None = None,
@@ -65,7 +66,8 @@ def rounded_randomly(
     Raises:
         RankError: if neither ranks nor a tolerance are given, or the ranks do not fit the bonds.
         ShapeError: if the terms of a sum differ in graph or shape.
-        UnsupportedError: for networks with cycles or shared bonds, or that fall into parts.
+        UnsupportedError: for networks with cycles or shared bonds, or that fall into parts;
+            for traced arrays.
         OptionError: for a tolerance outside 0 <= tol < 1, or negative oversampling.
         WeightError: if a factor holds NaN or infinite entries.
 

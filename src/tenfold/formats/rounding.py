@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from tenfold.core.arrays import values_needed
 from tenfold.core.errors import OptionError, RankError
 from tenfold.core.network import Axis
 from tenfold.formats.base import Format
@@ -13,22 +14,28 @@ from tenfold.formats.constructors import whole_number
 from tenfold.formats.cycles import rounded_cycles
 from tenfold.formats.graphs import Ranks, bonds_of, ranks_within
 from tenfold.formats.orthogonalise import computed, limit_of, refilled, scaled
+from tenfold.formats.scaling import is_scalar
 from tenfold.formats.truncation import rounded_tree
 
 F = TypeVar("F", bound=Format)
+
+TRACED = "Call it outside jit, grad and vmap; `rounded` cuts trees to given ranks there, too."
+"""What to do instead with traced arrays."""
 
 
 @dataclass(frozen=True)
 class Rounded(Generic[F]):
     """A tensor of smaller ranks, and its relative error ‖x - value‖ / ‖x‖ (0 for a zero tensor).
 
-    The error is calculated before `value` is cast to its dtype; NaN where it was not measured.
+    The error is calculated before `value` is cast to its dtype; NaN where it was not measured. Of traced
+    arrays it is an array that no gradient flows through.
     """
 
     value: F
     error: float
 
 
+@values_needed("rounded", TRACED)
 def rounded(value: F, ranks: Ranks | None = None, tol: float = 0.0) -> Rounded[F]:
     """The tensor with smaller ranks: at most `ranks`, and no larger than a relative error of `tol` asks for.
 
@@ -49,7 +56,7 @@ def rounded(value: F, ranks: Ranks | None = None, tol: float = 0.0) -> Rounded[F
 
     Raises:
         UnsupportedError: for bonds that more than two factors share (CP, block terms), modes that several
-            factors carry.
+            factors carry; for traced arrays with a tolerance or with cycles.
         RankError: if the ranks do not fit the bonds.
         OptionError: unless 0 <= tol < 1.
         WeightError: if a factor holds NaN or infinite entries.
@@ -118,5 +125,5 @@ def _by_bond(value: Format, ranks: Ranks) -> dict[Axis, int]:
 
 def check_tolerance(tol: float) -> None:
     """Raise OptionError unless 0 <= tol < 1."""
-    if not 0 <= tol < 1:
-        raise OptionError(f"tol came as {tol}.", "Give a relative error from 0 up to 1.")
+    if not is_scalar(tol) or isinstance(tol, complex) or not 0 <= tol < 1:
+        raise OptionError(f"tol came as {tol!r}.", "Give a relative error from 0 up to 1.")

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tenfold.algebra import mode_dot
-from tenfold.core.arrays import Array, namespace
-from tenfold.core.linalg import rank_for_tolerance, truncated_svd
+from tenfold.core.arrays import Array, is_traced, namespace, root
+from tenfold.core.linalg import truncated_svd
 from tenfold.core.network import Axis, Network
+from tenfold.core.svd import rank_within
 from tenfold.formats.branches import Branch, Link, branches, top
 from tenfold.formats.orthogonalise import axis_of, folded, plain, push, swept, unfolded
 
@@ -60,14 +62,27 @@ def truncated(
     wanted = network.with_ranks({b: min(r, limits.get(b, r)) for b, r in sizes.items()})
     least = feasible(wanted, trees)
     pairs = list(zip(trees, starts, strict=True))
-    kept = sum(math.log1p(-min(_truncate(network, arrays, *p, least, share), 1 - 1e-15)) for p in pairs)
+    squares = [_truncate(network, arrays, *p, least, share) for p in pairs]
     left = resized(network, arrays)
     least = feasible(left, trees)
     if least != left.ranks:
         for tree in trees:
             _truncate(network, arrays, tree, tree.root, least, 0.0)
-    error = 0.0 if log == -math.inf else math.sqrt(max(0.0, -math.expm1(kept)))
-    return Truncation(tuple(arrays), log, trees[0].root, error)
+    return Truncation(tuple(arrays), log, trees[0].root, _combined(squares, log))
+
+
+def _combined(squares: Sequence[float], log: float) -> float:
+    """The root of 1 - Π(1 - e²) for squared errors e²; 0 of a tensor that is zero."""
+    if is_traced(log, *squares):
+        return _traced_combined(squares, log)
+    kept = sum(math.log1p(-min(square, 1 - 1e-15)) for square in squares)
+    return 0.0 if log == -math.inf else math.sqrt(max(0.0, -math.expm1(kept)))
+
+
+def _traced_combined(squares: Sequence[Any], log: Array) -> Array:
+    xp = namespace(log)
+    kept = sum(xp.log1p(-xp.minimum(square, 1 - 1e-15)) for square in squares)
+    return xp.where(log > -math.inf, root(-xp.expm1(kept)), 0.0)
 
 
 def feasible(network: Network, trees: Sequence[Branch]) -> dict[Axis, int]:
@@ -128,7 +143,7 @@ def _cut(arrays: list[Array], network: Network, link: Link, limit: int, share: f
     axis = axis_of(network, source, link.bond)
     matrix = unfolded(arrays[source], axis)
     u, s, vh = truncated_svd(matrix, min(matrix.shape))
-    rank = min(limit, rank_for_tolerance(s, share))
+    rank = rank_within(limit, s, share)
     lost = plain(namespace(s).linalg.vector_norm(s[rank:]))
     u, s, vh = u[:, :rank], s[:rank], vh[:rank, :]
     left, right = (u * s, vh) if above else (u, s[:, None] * vh)

@@ -2,7 +2,7 @@
 
 from math import prod, sqrt
 
-from tenfold.core.arrays import Array, constant, epsilon, namespace
+from tenfold.core.arrays import Array, constant, device_of, epsilon, namespace
 from tenfold.core.pieces import frobenius, slabs, together
 from tenfold.core.sparse import Sparse
 from tenfold.formats import Format
@@ -74,7 +74,11 @@ def _beside(tensor: Sparse, value: Format, where: tuple[slice, ...]) -> float:
         inside = inside & (column >= start) & (column < stop)
     chosen = xp.nonzero(inside)[0]
     starts = [part.indices(n)[0] for part, n in zip(where, tensor.shape, strict=False)]
-    offset = xp.asarray([*starts, *[0] * (tensor.ndim - len(starts))], dtype=tensor.indices.dtype)
+    offset = xp.asarray(
+        [*starts, *[0] * (tensor.ndim - len(starts))],
+        dtype=tensor.indices.dtype,
+        device=device_of(tensor.indices),
+    )
     slab = value[where].dense()
     here = Sparse(
         xp.take(tensor.indices, chosen, axis=0) - offset,

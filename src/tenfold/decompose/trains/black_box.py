@@ -13,6 +13,7 @@ from tenfold.core.arrays import (
     check_finite,
     compute_dtype,
     device_of,
+    integer_dtype,
     is_complex,
     namespace,
     real_dtype,
@@ -81,7 +82,7 @@ class BlackBox:
     def mode(self, k: int) -> Int[Array, "i 1"]:
         """All indices of a mode."""
         xp = namespace(self.like)
-        return xp.arange(self.sizes[k], dtype=xp.int64, device=device_of(self.like))[:, None]
+        return xp.arange(self.sizes[k], dtype=integer_dtype(self.like), device=device_of(self.like))[:, None]
 
 
 def random_indices(shape: Sequence[int], count: int, *, like: Array, generator: Any) -> Int[Array, "n order"]:
@@ -91,8 +92,9 @@ def random_indices(shape: Sequence[int], count: int, *, like: Array, generator: 
     pair = normal((2, count, len(shape)), like=real, generator=generator)
     uniform = xp.atan2(pair[0, ...], pair[1, ...]) / 6.283185307179586 + 0.5
     sizes = xp.asarray(shape, dtype=uniform.dtype, device=device_of(like))
-    drawn = xp.astype(xp.floor(uniform * sizes), xp.int64)
-    return xp.minimum(drawn, xp.asarray(shape, dtype=xp.int64, device=device_of(like)) - 1)
+    integer = integer_dtype(like)
+    drawn = xp.astype(xp.floor(uniform * sizes), integer)
+    return xp.minimum(drawn, xp.asarray(shape, dtype=integer, device=device_of(like)) - 1)
 
 
 def products(rows: Int[Array, "m k"], columns: Int[Array, "n l"]) -> Int[Array, "mn k+l"]:

@@ -4,7 +4,7 @@ from math import prod
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, device_of, namespace
+from tenfold.core.arrays import Array, device_of, integer_dtype, namespace
 from tenfold.core.errors import ShapeError
 
 
@@ -69,7 +69,7 @@ def interpolation(matrix: Float[Array, "n r"], rows: list[int]) -> Float[Array, 
 def chosen(matrix: Array, rows: list[int]) -> Array:
     """Some rows of a matrix."""
     xp = namespace(matrix)
-    return xp.take(matrix, xp.asarray(rows, dtype=xp.int64, device=device_of(matrix)), axis=0)
+    return xp.take(matrix, xp.asarray(rows, dtype=integer_dtype(matrix), device=device_of(matrix)), axis=0)
 
 
 def largest(x: Float[Array, "n r"]) -> tuple[int, int]:

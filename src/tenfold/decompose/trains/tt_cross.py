@@ -7,13 +7,13 @@ from typing import Any
 
 from jaxtyping import Int
 
-from tenfold.core.arrays import Array, adjoint, cast_like, device_of, epsilon, namespace
+from tenfold.core.arrays import Array, adjoint, device_of, epsilon, integer_dtype, namespace
 from tenfold.core.errors import ConvergenceWarning, OptionError, ShapeError
 from tenfold.core.leading import leading
 from tenfold.core.network import Network, bond
 from tenfold.core.noise import as_generator, normal
 from tenfold.core.pieces import frobenius
-from tenfold.decompose.base import Fit, check_steps, check_tolerance
+from tenfold.decompose.base import Fit, check_steps, check_tolerance, in_dtype_of
 from tenfold.decompose.trains.black_box import BlackBox, Function, SpentError, products, random_indices
 from tenfold.decompose.trains.maxvol import chosen, maxvol
 from tenfold.formats import Ranks, TensorTrain
@@ -163,7 +163,7 @@ class _Cross:
             trace.append(self.error(value))
             if trace[-1] <= max(best[0], self.options.tol):
                 best = trace[-1], value
-        error, value = best[0], best[1].map(lambda f: cast_like(f, self.box.like))
+        error, value = best[0], in_dtype_of(self.box.like, best[1])
         done = error <= self.options.tol
         return CrossFit(value, error, len(trace), done, tuple(trace), self.box.count, self.options.samples)
 
@@ -189,7 +189,7 @@ class _Cross:
     def half_sweep(self) -> TensorTrain:
         """A train from the first mode to the last, as they are read; then they are read the other way."""
         sizes, xp = self.box.sizes, namespace(self.box.like)
-        before = [xp.zeros((1, 0), dtype=xp.int64, device=device_of(self.box.like))]
+        before = [xp.zeros((1, 0), dtype=integer_dtype(self.box.like), device=device_of(self.box.like))]
         order, cores = len(sizes), []
         for k in range(order - 1):
             rows = products(before[k], self.box.mode(k))

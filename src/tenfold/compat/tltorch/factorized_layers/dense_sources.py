@@ -30,7 +30,7 @@ class DenseSources(nn.Module):
         n_layers: int | tuple[int, ...] = 1,
     ) -> Self:
         """The convolution with a factorized tensor as its kernel, and a copy of a bias."""
-        count = 0 if n_layers == 1 else 1 if isinstance(n_layers, int) else len(n_layers)
+        count = 0 if n_layers == 1 else len(n_layers) if isinstance(n_layers, Sequence) else 1
         out, inner, *taps = factorization_shape_to_kernel_shape(
             factorization.name, factorization.shape[count:]
         )

@@ -1,6 +1,7 @@
 """What layers share whose weight is one factorized tensor, for themselves or for several layers at once."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,11 +26,15 @@ class JointLayer(nn.Module):
     layers_shape: tuple[int, ...]
 
     def _set_layers(self, n_layers: Any) -> None:
-        shape = (n_layers,) if isinstance(n_layers, int) else tuple(n_layers)
-        if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
+        several = isinstance(n_layers, Iterable)
+        try:
+            shape = tuple(operator.index(n) for n in (n_layers if several else [n_layers]))
+        except TypeError:
+            shape = ()
+        if not shape or min(shape) < 1:
             raise OptionError(f"n_layers={n_layers!r} came.", "Give 1 or more, or a tuple of such numbers.")
-        self.n_layers = n_layers if isinstance(n_layers, int) else shape
-        self.layers_shape = () if n_layers == 1 else shape
+        self.n_layers = shape if several else shape[0]
+        self.layers_shape = () if self.n_layers == 1 else shape
 
     def _index(self, indices: Index) -> tuple[int, ...]:
         """Which layer is asked for, as one number for each axis of `n_layers`."""

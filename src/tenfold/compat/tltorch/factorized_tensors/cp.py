@@ -8,7 +8,14 @@ from torch import Tensor
 
 from tenfold.compat.tltorch.factorized_tensors.fitting import fitted
 from tenfold.compat.tltorch.factorized_tensors.ranks import cp_rank
-from tenfold.compat.tltorch.factorized_tensors.widened import STD, Widened, empty, inserted, refuse_fixed
+from tenfold.compat.tltorch.factorized_tensors.widened import (
+    STD,
+    Widened,
+    empty,
+    inserted,
+    position,
+    refuse_fixed,
+)
 from tenfold.compat.tltorch.utils.parameter_list import FactorList
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes
@@ -105,7 +112,7 @@ class CPTensor(Widened, name="CP"):
 
         `new_factor` (new_dim, rank) says something else than ones. Factors stay the parameters they are.
         """
-        like = self.factors[0]
+        like, mode = self.factors[0], position(self.order, mode)
         rows = like.new_ones(new_dim, self.rank) if new_factor is None else new_factor.to(like)
         self.factors = inserted(self, mode, rows)
         self.shape = torch.Size((*self.shape[:mode], new_dim, *self.shape[mode:]))

@@ -64,9 +64,15 @@ def refuse_unknown(kind: str, options: Mapping[str, Any]) -> None:
         )
 
 
+def _tolerance(options: Mapping[str, Any], default: float) -> float:
+    """The tolerance; None lets all iterations run, as in TensorLy."""
+    tol = options.get("tol", default)
+    return 0.0 if tol is None else tol
+
+
 def _cp(options: Mapping[str, Any]) -> Method[Any]:
     return CPALS(
-        tol=options.get("tol", 1e-6),
+        tol=_tolerance(options, 1e-6),
         max_steps=options.get("n_iter_max", 100),
         start=STARTS[options.get("init", "svd")],
     )
@@ -74,10 +80,10 @@ def _cp(options: Mapping[str, Any]) -> Method[Any]:
 
 def _tucker(options: Mapping[str, Any]) -> Method[Any]:
     if options.get("init") == "random":
-        return HOOI(options.get("tol", 1e-5), options.get("n_iter_max", 100), restarts=1)
+        return HOOI(_tolerance(options, 1e-5), options.get("n_iter_max", 100), restarts=1)
     if options.get("n_iter_max") == 0:
         return STHOSVD()
-    return HOOI(options.get("tol", 1e-5), options.get("n_iter_max", 100))
+    return HOOI(_tolerance(options, 1e-5), options.get("n_iter_max", 100))
 
 
 DEFAULTS: Mapping[str, Callable[[Mapping[str, Any]], Method[Any]]] = {

@@ -69,10 +69,9 @@ def _vector(item: Tensor, size: int, mode: int) -> Tensor:
         if len(item) != size:
             raise ShapeError(f"a mask of {len(item)} came for mode {mode} of size {size}.")
         return item.nonzero().squeeze(-1)
-    if item.is_floating_point() or item.is_complex():
-        if item.numel():
-            raise ShapeError(f"mode {mode} was indexed with {item.dtype} numbers.", "Give whole numbers.")
-        item = item.long()
+    if item.numel() and (item.is_floating_point() or item.is_complex()):
+        raise ShapeError(f"mode {mode} was indexed with {item.dtype} numbers.", "Give whole numbers.")
+    item = item.long()
     outside = (item < -size) | (item >= size)
     if item.device.type == "cpu" and not torch.compiler.is_compiling() and bool(outside.any()):
         raise RowError(

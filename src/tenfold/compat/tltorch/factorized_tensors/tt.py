@@ -8,7 +8,14 @@ from torch import Tensor
 
 from tenfold.compat.tltorch.factorized_tensors.fitting import fitted, refuse_unknown
 from tenfold.compat.tltorch.factorized_tensors.ranks import tt_rank
-from tenfold.compat.tltorch.factorized_tensors.widened import STD, Widened, empty, inserted, refuse_fixed
+from tenfold.compat.tltorch.factorized_tensors.widened import (
+    STD,
+    Widened,
+    empty,
+    inserted,
+    position,
+    refuse_fixed,
+)
 from tenfold.compat.tltorch.utils.parameter_list import FactorList
 from tenfold.core.errors import RankError
 from tenfold.core.network import Axes
@@ -95,7 +102,8 @@ class TTTensor(Widened, name="TT"):
 
         `new_factor` (rank, new_dim, rank) says something else than an identity for each of its entries.
         """
-        like, r = self.factors[0], self.rank[mode]
+        like, mode = self.factors[0], position(self.order, mode)
+        r = self.rank[mode]
         core = torch.eye(r).unsqueeze(1).repeat(1, new_dim, 1) if new_factor is None else new_factor
         self.factors = inserted(self, mode, core.to(like))
         self.rank = (*self.rank[: mode + 1], *self.rank[mode:])

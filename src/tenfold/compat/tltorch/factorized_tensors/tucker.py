@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tenfold.compat.tltorch.factorized_tensors.fitting import fitted
 from tenfold.compat.tltorch.factorized_tensors.ranks import tucker_rank
-from tenfold.compat.tltorch.factorized_tensors.widened import STD, Widened, empty, inserted
+from tenfold.compat.tltorch.factorized_tensors.widened import STD, Widened, empty, inserted, position
 from tenfold.compat.tltorch.utils.parameter_list import FactorList
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes
@@ -96,7 +96,7 @@ class TuckerTensor(Widened, name="Tucker"):
 
     def transduct(self, new_dim: int, mode: int = 0, new_factor: Tensor | None = None) -> Self:
         """A new mode of rank 1 at position `mode`, in place; the tensor is repeated along it."""
-        like = self.factors[0]
+        like, mode = self.factors[0], position(self.order, mode)
         rows = like.new_ones(new_dim, 1) if new_factor is None else new_factor.to(like)
         if rows.shape != (new_dim, 1):
             raise ShapeError(

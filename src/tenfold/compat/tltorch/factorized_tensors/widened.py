@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tenfold.compat.tltorch.factorized_tensors.base import FactorizedTensor
 from tenfold.compat.tltorch.factorized_tensors.fitting import spread
 from tenfold.compat.tltorch.utils.parameter_list import FactorList
-from tenfold.core.errors import OptionError
+from tenfold.core.errors import OptionError, ShapeError
 
 STD = 0.02
 """Deviation of the entries of a new tensor."""
@@ -62,6 +62,19 @@ class Widened(FactorizedTensor):
 
     def _list(self, factors: Sequence[Tensor]) -> FactorList:
         return FactorList(factors)
+
+
+def position(order: int, mode: int) -> int:
+    """Before which mode a new one goes, counted from 0: -1 is before the last, as `list.insert` has it.
+
+    >>> position(3, -1), position(3, 3)
+    (2, 3)
+    """
+    if not -order <= mode <= order:
+        raise ShapeError(
+            f"a mode cannot go to position {mode} of {order} modes.", f"Choose one from {-order} to {order}."
+        )
+    return mode + order if mode < 0 else mode
 
 
 def inserted(tensor: Any, at: int, new: Tensor) -> FactorList:
