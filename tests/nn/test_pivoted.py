@@ -92,7 +92,7 @@ def test_what_has_no_two_factors_is_refused() -> None:
         PivotedTensor(CP.random((4, 5), 2, like=torch.zeros(())))
     with pytest.raises(RankError, match="no more than its rows"):
         PivotedTensor(matrix(3, 9, 4))
-    with pytest.raises(UnsupportedError, match="no slices"):
+    with pytest.raises(UnsupportedError, match="is pivoted and has no slices"):
         plan(net(), Budget(params=0.5), example=images(), preset="pivoted_channel_svd/2")
 
 

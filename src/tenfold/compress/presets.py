@@ -148,12 +148,11 @@ def sliced(row: Preset, count: int) -> Preset:
     'o (i0=4 i1) h w -> o i0 (i1 h w)'
     """
     if row.format != "lowrank" or row.pivoted:
+        what = "is pivoted" if row.pivoted else "is not of low rank"
         known = ", ".join(
             p.name for p in map(presets.__getitem__, presets) if p.format == "lowrank" and not p.pivoted
         )
-        raise UnsupportedError(
-            f"preset '{row.name}' is not of two factors and has no slices.", f"Slice {known}."
-        )
+        raise UnsupportedError(f"preset '{row.name}' {what} and has no slices.", f"Slice {known}.")
     if count == 1:
         return row
     parsed = {axes: Layout.parse(text) for axes, text in row.layouts.items()}
