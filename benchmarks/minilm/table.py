@@ -67,7 +67,9 @@ def row(record: Mapping[str, Any]) -> str:
 
 def wanted(record: Mapping[str, Any]) -> str:
     """The bar, where there is one."""
-    bars = {"tuned": TUNED, "tuned, plain factors": TUNED, "corrected": UNTUNED}.get(record["way"], {})
+    bars = {"tuned": TUNED, "tuned, plain factors": TUNED, "corrected": UNTUNED, "pivoted": UNTUNED}.get(
+        record["way"], {}
+    )
     return f"{bars[record['keep']]:.2f}" if record["keep"] in bars else ""
 
 
