@@ -12,6 +12,7 @@ HERE = Path(__file__).parent
 MARK = "<!-- tables -->"
 UNTUNED = {0.8: 0.94, 0.6: 0.89, 0.4: 0.81}
 TUNED = {0.8: 0.98, 0.6: 0.96, 0.4: 0.92}
+BARS = {"tuned": TUNED, "tuned, plain factors": TUNED, "corrected": UNTUNED, "pivoted": UNTUNED}
 """The cosines that this experiment asks for."""
 HEADING = (
     "| keep | way | kept | cosine | wanted | Spearman | own source | other READMEs | seconds |",
@@ -36,8 +37,14 @@ def head(result: Mapping[str, Any]) -> str:
         f"{where['cpu']}, {where['cores']} cores, {threads}; Python {where['python']}, {versions}. "
         f"Sentences: {counts['calibrate']:,} to calibrate, {counts['validate']:,} to validate, "
         f"{counts['tune']:,} to tune on, {counts['held_out']:,} held out. "
-        f"Calibration took {calibration(result)}."
+        f"Calibration took {calibration(result)}.{tuning(result)}"
     )
+
+
+def tuning(result: Mapping[str, Any]) -> str:
+    """How long was tuned, if it was."""
+    tuned = any(record["way"].startswith("tuned") for record in result["records"])
+    return f" Tuning: {result['tuning']['epochs']} epochs." if tuned else ""
 
 
 def calibration(result: Mapping[str, Any]) -> str:
@@ -67,9 +74,7 @@ def row(record: Mapping[str, Any]) -> str:
 
 def wanted(record: Mapping[str, Any]) -> str:
     """The bar, where there is one."""
-    bars = {"tuned": TUNED, "tuned, plain factors": TUNED, "corrected": UNTUNED, "pivoted": UNTUNED}.get(
-        record["way"], {}
-    )
+    bars = BARS.get(record["way"], {})
     return f"{bars[record['keep']]:.2f}" if record["keep"] in bars else ""
 
 

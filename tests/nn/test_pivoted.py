@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tenfold import Budget, Lagrangian, apply_, collect, find_sites, load, plan, save
 from tenfold.compress import (
     InputCovariance,
+    LayerPlan,
     Plan,
     absorb_gates_,
     compress,
@@ -19,7 +20,7 @@ from tenfold.compress import (
     pivot_,
     unpivot_,
 )
-from tenfold.core.errors import RankError, UnsupportedError
+from tenfold.core.errors import CheckpointError, RankError, UnsupportedError
 from tenfold.decompose import TruncatedSVD
 from tenfold.formats import CP, LowRank
 from tenfold.nn import FactorizedEmbedding, FactorizedLinear, FactorizedTensor, PivotedTensor, tensor_dropout
@@ -135,6 +136,7 @@ def test_what_costs_as_much_as_the_weight_stays_dense() -> None:
     found = plan(
         net(), Budget(params=0.999), example=images(), preset="pivoted_weight_svd", rule=Lagrangian()
     )
+    assert found.layers and found.dense
     for module, ps in found.layers.items():
         shape = tuple(net().get_parameter(f"{module}.weight").shape)
         assert ps["weight"].numel(shape) < torch.Size(shape).numel()
@@ -312,3 +314,19 @@ def test_bytes_count_the_indices_and_parts_of_the_network_are_priced_one_by_one(
     assert candidate.cost({"R": 10}, "bytes") == 2 * candidate.cost({"R": 10})
     points = predicted(candidate, Budget(params=0.9))
     assert [cost for cost, _, _, _ in points] == [min(50 * r, r * (50 - r) + 20) for r in range(1, 19)]
+
+
+@pytest.mark.parametrize("rows", [[0, 0, 1], [0, 1, 3], [0, 1], [-1, 0, 1]])
+def test_rows_that_are_no_order_are_refused(rows: list[int]) -> None:
+    tensor = PivotedTensor(matrix(3, 4, 2))
+    state = tensor.state_dict() | {"rows": torch.tensor(rows, dtype=torch.int32)}
+    with pytest.raises(RuntimeError, match="where each of 3 rows stands"):
+        tensor.load_state_dict(state)
+
+
+@pytest.mark.parametrize("change", [{"pivoted": "yes"}, {"pivoted": True, "format": "cp"}])
+def test_plans_that_pivot_something_else_are_refused(change: dict[str, object]) -> None:
+    data = {"format": "lowrank", "layout": "o i -> o i", "ranks": {"R": 2}}
+    assert not LayerPlan.from_dict(data).pivoted and LayerPlan.from_dict(data | {"pivoted": True}).pivoted
+    with pytest.raises(CheckpointError, match="pivoted="):
+        LayerPlan.from_dict(data | change)

@@ -134,7 +134,7 @@ def _made(
     error = found.error
     if seen is not None:
         change = weight - made.weight.dense().detach()
-        error = float(change.norm() / weight.norm().clamp_min(torch.finfo(weight.dtype).tiny))
+        error = relative(change, weight)
         _correct_bias(made, change, layer, seen)
     report = LayerFit(
         name,
@@ -147,6 +147,11 @@ def _made(
         found.converged,
     )
     return made, report
+
+
+def relative(change: Tensor, weight: Tensor) -> float:
+    """‖change‖ / ‖weight‖."""
+    return float(change.norm() / weight.norm().clamp_min(torch.finfo(weight.dtype).tiny))
 
 
 def _empty(weight: Tensor, layout: Layout, layer: LayerPlan) -> Fit[Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tenfold.compress.apply import LayerFit, Progress, apply_
+from tenfold.compress.apply import LayerFit, Progress, apply_, relative
 from tenfold.compress.calibration.calibrate import collect
 from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.latency import LatencyTable
@@ -114,5 +114,4 @@ def renewed(fits: Iterable[LayerFit], small: nn.Module, dense: nn.Module) -> tup
 
 def _error(small: nn.Module, weight: nn.Parameter, name: str) -> float:
     layer: Any = small.get_submodule(name.rpartition(".")[0])
-    change = torch.linalg.vector_norm(weight - layer.weight.dense())
-    return float(change / torch.linalg.vector_norm(weight).clamp_min(torch.finfo(weight.dtype).tiny))
+    return relative(weight - layer.weight.dense(), weight)

@@ -1,10 +1,14 @@
 """Factors of low rank stored without what their choice leaves free, and as plain factors again."""
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import nn
 
 from tenfold.compress.apply import factorized
+from tenfold.core.arrays import to_compute
+from tenfold.decompose.matrices.svd import balanced
 from tenfold.formats import LowRank
 from tenfold.nn import FactorizedTensor, PivotedTensor
 from tenfold.nn.tensor.pivoted import elements
@@ -65,4 +69,17 @@ def _pivoted(weight: FactorizedTensor) -> FactorizedTensor | None:
 
 
 def _plain(weight: FactorizedTensor) -> FactorizedTensor | None:
-    return weight.unpivoted() if type(weight) is PivotedTensor else None
+    if type(weight) is not PivotedTensor:
+        return None
+    plain = FactorizedTensor(_singular(weight.value), weight.layout, weight.program)
+    return plain.requires_grad_(weight.requires_grad).train(weight.training)
+
+
+@torch.no_grad()
+def _singular(value: Any) -> LowRank:
+    """The factors that a singular value decomposition of the matrix gives."""
+    left, right = to_compute(value.left), to_compute(value.right)
+    tall, small = torch.linalg.qr(left)
+    flat, other = torch.linalg.qr(right.mH)
+    u, s, vh = torch.linalg.svd(small @ other.mH, full_matrices=False)
+    return balanced(tall @ u, s, vh @ flat.mH).map(lambda f: f.to(value.dtype))

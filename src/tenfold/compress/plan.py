@@ -79,7 +79,12 @@ class LayerPlan:
         example = tuple(data["example"]) if "example" in data else None
         metric = serde.from_dict(metrics, data["metric"]) if "metric" in data else None
         Layout.parse(data["layout"])
-        pivoted = data.get("pivoted", False) is True
+        pivoted = data.get("pivoted", False)
+        if not isinstance(pivoted, bool) or (pivoted and data["format"] != "lowrank"):
+            raise CheckpointError(
+                f"the plan has pivoted={pivoted!r} for the format '{data['format']}'.",
+                "Give true or false, and true for lowrank alone.",
+            )
         return LayerPlan(
             data["format"], data["layout"], dict(data["ranks"]), method, example, metric, pivoted
         )
