@@ -5,6 +5,7 @@ from typing import Any
 
 from cells import PRETRAINED, SCRATCH, Cell
 
+from tenfold import Distillation
 from tenfold.compress.recovery.schedule import Schedule
 
 
@@ -16,8 +17,18 @@ class Recipe:
     lr: float
     schedule: Schedule = "constant"
     patience: int | None = None
-    distilled: bool = False
-    """Whether the dense network teaches, with the weights of `Distillation()`."""
+    taught: float = 0.0
+    """The weight of the dense network's logits in the loss; the labels have the rest."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.taught <= 1:
+            raise ValueError(f"The dense network's weight in the loss is from 0 to 1, got {self.taught}.")
+
+    @property
+    def distillation(self) -> Distillation | None:
+        """What the dense network teaches; None if it does not."""
+        weights = {"logit_weight": self.taught, "label_weight": 1 - self.taught}
+        return Distillation(**weights) if self.taught else None
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Protocol:
 
     train: Recipe = Recipe(50, 1e-3)
     tune: Recipe = Recipe(50, 1e-5, patience=3)
-    own: Recipe = Recipe(30, 1e-3, "cosine", distilled=True)
+    own: Recipe = Recipe(30, 1e-3, "cosine", taught=0.9)
     batch: int = 128
     augment: bool = True
     valid: float = 0.1
@@ -79,6 +90,6 @@ STUDY = Protocol()
 REDUCED = Protocol(
     train=Recipe(5, 5e-3, "cosine"),
     tune=Recipe(2, 1e-5, patience=3),
-    own=Recipe(2, 1e-3, "cosine", distilled=True),
+    own=Recipe(2, 1e-3, "cosine", taught=0.9),
 )
 """For two cores."""

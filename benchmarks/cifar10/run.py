@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, help="of training from scratch")
     add("--tune-epochs", type=int, help="of tuning, at most")
     add("--tune-lr", type=float, help="the learning rate that tuning of ours starts at")
+    add(
+        "--tune-taught",
+        type=float,
+        help="how much the dense network weighs in it, from 0: labels alone, to 1",
+    )
     add("--schedule", choices=["constant", "cosine"], help="of the learning rate from scratch")
     add("--preset", help="what tenfold compresses with")
     add("--flops", type=float, help="the fraction of the FLOPs that tenfold may take, too")
@@ -69,6 +74,8 @@ def asked_protocol(options: argparse.Namespace) -> Protocol:
         protocol = replace(protocol, train=replace(protocol.train, schedule=options.schedule))
     if options.tune_lr is not None:
         protocol = replace(protocol, own=replace(protocol.own, lr=options.tune_lr))
+    if options.tune_taught is not None:
+        protocol = replace(protocol, own=replace(protocol.own, taught=options.tune_taught))
     given = {name: getattr(options, name) for name in ("preset", "flops", "correct", "images", "seed")}
     return replace(
         protocol,

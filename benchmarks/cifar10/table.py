@@ -115,9 +115,9 @@ def recipe(result: Row) -> str:
     """How the networks of a method were trained."""
     r = result["protocol"]["recipe"]
     bounds = [f"{r['epochs']} epochs", *([f"patience {r['patience']}"] if r["patience"] else [])]
-    teacher = ", taught by the dense network" * r["distilled"]
+    teacher = f", {r['taught']:g} of the loss taught by the dense network" if r["taught"] else ""
     precision = {"no": "float32", "bf16": "bfloat16"}[result["precision"]]
-    who = "Ours" if r["distilled"] else "The study's" if r["patience"] else "All"
+    who = "The study's" if r["patience"] else "Ours" if result["strategy"] == TUNED else "All"
     return f"{who}: Adam {r['lr']:g}, {r['schedule']}, {', '.join(bounds)}, {precision}{teacher}."
 
 

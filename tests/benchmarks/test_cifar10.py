@@ -181,14 +181,16 @@ def test_a_network_that_was_made_under_another_protocol_is_refused(
     assert "was made under another protocol" in capsys.readouterr().err
 
 
-def test_the_rate_of_our_tuning_alone_is_that_of_the_command_line() -> None:
+@pytest.mark.parametrize(
+    ("option", "name", "value"), [("--tune-lr", "lr", 0.003), ("--tune-taught", "taught", 0.0)]
+)
+def test_options_of_tuning_change_ours_alone(option: str, name: str, value: float) -> None:
     line = script("run")
     given = ["--data", "digits", "--out", "unused", "--reduced"]
     before, after = (
-        line.asked_protocol(line.parser().parse_args([*given, *more]))
-        for more in ((), ("--tune-lr", "0.003"))
+        line.asked_protocol(line.parser().parse_args([*given, *more])) for more in ((), (option, str(value)))
     )
-    assert after.own.lr == 0.003 != before.own.lr
+    assert getattr(after.own, name) == value != getattr(before.own, name)
     assert (after.tune, after.train) == (before.tune, before.train)
 
 
