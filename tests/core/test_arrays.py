@@ -206,6 +206,19 @@ def test_arrays_under_transformations_of_jax_are_traced():
     assert seen == [(True, True, None)] * 3
 
 
+def test_arrays_from_outside_are_traced_inside_jit():
+    jax, outside, seen = pytest.importorskip("jax"), LIBRARIES.array("jax", [1.0, 2.0]), []
+
+    def note(x):
+        seen.append((is_traced(outside), is_traced(np.ones(2), 1.0)))
+        return x.sum()
+
+    for transformed in (jax.jit(note), jax.grad(note), jax.jit(jax.grad(note))):
+        transformed(outside)
+    jax.vmap(note)(outside[None, :])
+    assert seen == [(True, False), (False, False), (True, False), (False, False)]
+
+
 def test_only_arrays_of_dask_are_chunked(library):
     assert is_chunked(library.normal(2)) == (library.name == "dask")
 

@@ -11,7 +11,17 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from tenfold.core.linalg import leading_left, solve_psd, truncated_svd
 from tenfold.core.svd_gradient import leading_eigh, left_svd
-from tenfold.decompose import HOSVD, STHOSVD, TTSVD, Method, SlicedSVD, TruncatedSVD
+from tenfold.decompose import (
+    HOSVD,
+    STHOSVD,
+    TTSVD,
+    Method,
+    RandomizedHOSVD,
+    RandomizedSVD,
+    RandomizedTTSVD,
+    SlicedSVD,
+    TruncatedSVD,
+)
 from tenfold.testing.libraries import LIBRARIES
 
 pytestmark = pytest.mark.filterwarnings(  # of PyTorch about itself, when its forward mode is loaded
@@ -127,6 +137,22 @@ def test_a_low_rank_matrix_has_a_gradient_at_a_rank_above_its_own() -> None:
     a = matrix((5, 4), (3.0, 0.0, 0.0, 0.0))
     (gradient,) = torch.autograd.grad(TruncatedSVD().fit(a, 3).value.dense().sum(), a)
     assert bool(torch.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [RandomizedSVD(), RandomizedHOSVD(oversampling=2), RandomizedTTSVD(oversampling=2)],
+    ids=lambda m: type(m).__name__,
+)
+def test_randomised_methods_have_the_gradient_of_a_matrix_that_has_the_rank(method: Method[Any]) -> None:
+    a = matrix((20, 18), (3.0, 1.0, *[0.0] * 16))
+    weights = torch.randn(20, 18, dtype=torch.float64)
+    value = method.fit(a, 2, generator=0).value.dense()
+    (gradient,) = torch.autograd.grad((value * weights).sum(), a)
+    u, _, vh = torch.linalg.svd(a.detach())
+    left, right = u[:, :2] @ u[:, :2].T, vh[:2].T @ vh[:2]
+    tangent = left @ weights + weights @ right - left @ weights @ right
+    torch.testing.assert_close(gradient, tangent, atol=1e-8, rtol=0.0)
 
 
 def test_equal_slices_have_a_gradient() -> None:

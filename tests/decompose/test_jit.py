@@ -6,14 +6,38 @@ import numpy as np
 import pytest
 import torch
 
-from tenfold.algebra import contract, khatri_rao, mode_dot, mttkrp, multi_mode_dot, unfold
+from tenfold.algebra import (
+    contract,
+    khatri_rao,
+    mode_dot,
+    mttkrp,
+    multi_mode_dot,
+    residual_mttkrps,
+    squared_residual,
+    unfold,
+)
 from tenfold.core.errors import UnsupportedError
 from tenfold.core.incomplete import Incomplete
 from tenfold.core.linalg import orthonormalise, solve_psd
 from tenfold.core.sparse import Sparse
 from tenfold.core.svd_gradient import leading_eigh, left_svd
-from tenfold.decompose import CPALS, HOSVD, STHOSVD, TTSVD, Fit, TruncatedSVD, methods
-from tenfold.formats import CP, TensorRing, TensorTrain, orthogonalised, rounded, rounded_randomly
+from tenfold.decompose import (
+    CPALS,
+    HOSVD,
+    STHOSVD,
+    TTSVD,
+    CrossFit,
+    Fit,
+    KroneckerSVD,
+    TruncatedSVD,
+    TTCross,
+    decompose_weighted,
+    entries_of,
+    matched,
+    methods,
+    root_of,
+)
+from tenfold.formats import CP, Rounded, TensorRing, TensorTrain, orthogonalised, rounded, rounded_randomly
 from tenfold.testing.formats import SHAPES, holds
 from tenfold.testing.libraries import LIBRARIES
 
@@ -73,6 +97,35 @@ def test_the_error_has_a_gradient() -> None:
     slope = jax.grad(lambda t: TruncatedSVD().fit(x + t * jnp.flip(x), 2).error)(0.0)
     values = [TruncatedSVD().fit(x + t * jnp.flip(x), 2).error for t in (-1e-6, 1e-6)]
     assert float(slope) == pytest.approx((values[1] - values[0]) / 2e-6, rel=1e-4)
+
+
+def test_a_tensor_from_outside_is_decomposed_inside_jit() -> None:
+    x, value = noise("st_hosvd"), train()
+    for function in (
+        lambda t: t * STHOSVD().fit(x, 2).value.dense(),
+        lambda t: t * rounded(value, 2).value.dense(),
+        lambda t: t * orthogonalised(value).dense(),
+    ):
+        np.testing.assert_allclose(jax.jit(function)(2.0), function(2.0), atol=1e-10)
+
+
+def test_low_rank_in_a_metric_is_traceable() -> None:
+    x, moment = noise("svd")[:3, :], jnp.diag(jnp.arange(1.0, 1.0 + noise("svd").shape[1]))
+
+    def dense(x: Any, moment: Any) -> Any:
+        return decompose_weighted(TruncatedSVD(), x, 2, [None, root_of(moment)]).value.dense()
+
+    np.testing.assert_allclose(jax.jit(dense)(x, moment), dense(x, moment), atol=1e-10)
+
+
+def test_gradients_of_what_is_zero_are_finite() -> None:
+    zeros = [jnp.zeros((n, 2)) for n in (3, 4)]
+    for function in (
+        lambda x: squared_residual(x, zeros),
+        lambda x: residual_mttkrps(x, zeros)[0],
+        lambda x: KroneckerSVD().fit(x.reshape(3, 2, 1, 2), 1).value.dense().sum(),
+    ):
+        assert np.all(np.isfinite(jax.grad(function)(jnp.zeros((3, 4)))))
 
 
 def test_gradients_at_a_zero_tensor_are_finite() -> None:
@@ -226,6 +279,26 @@ def test_a_tolerance_is_refused_where_values_are_not_known(method: Any) -> None:
     x = noise("svd" if isinstance(method, TruncatedSVD) else "hosvd")
     with pytest.raises(UnsupportedError, match=r"choices by values|chooses ranks by values"):
         jax.jit(lambda x: method.fit(x).value.dense())(x)
+
+
+def test_roundings_and_fits_to_functions_are_trees() -> None:
+    found = jax.jit(lambda v: rounded(v, 2))(train())
+    assert type(found) is Rounded and found.value.ranks == {"R1": 2, "R2": 2} and found.error.shape == ()
+    fit = CrossFit(train(), 0.5, 3, True, (0.5,), 70, 10)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, fit)
+    assert type(doubled) is CrossFit and doubled.error == 1.0
+    assert (doubled.steps, doubled.evaluations, doubled.samples) == (3, 70, 10)
+
+
+def test_what_chooses_by_values_says_so() -> None:
+    value = CP.random((3, 4), 2, like=jnp.zeros(()), generator=0)
+    cross = TTCross(samples=5)
+    for function, argument in (
+        (lambda a: matched(a, a).congruences, value),
+        (lambda x: cross.fit(entries_of(x), x.shape, like=x, generator=0).error, noise("svd")),
+    ):
+        with pytest.raises(UnsupportedError, match="makes choices by values, which a traced array"):
+            jax.jit(function)(argument)
 
 
 def test_a_method_that_chooses_by_values_says_so() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tenfold.core.errors import UnsupportedError
 from tenfold.formats import BlockTerm, General, HierarchicalTucker, TensorTrain, Tucker
 from tenfold.testing.libraries import LIBRARIES
 
@@ -53,6 +54,21 @@ def test_tensors_of_one_structure_can_be_mapped_over() -> None:
     stacked = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *many)
     norms = jax.vmap(lambda x: x.norm())(stacked)
     np.testing.assert_allclose(norms, [float(x.norm()) for x in many])
+
+
+def test_a_norm_of_zero_has_a_derivative() -> None:
+    zero = CASES[1] * 0.0
+    slope = jax.grad(lambda x: x.norm())(zero)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
+    assert jax.jvp(lambda x: x.norm(), (zero,), (CASES[1],))[1] == 0.0
+
+
+def test_a_mask_that_has_no_values_is_refused() -> None:
+    mask = np.asarray([True, False, True, False])
+    with pytest.raises(UnsupportedError, match="a mask makes choices by values"):
+        jax.jit(lambda x, at: x[at].dense())(CASES[1], jax.numpy.asarray(mask))
+    kept = jax.jit(lambda x: x[mask].dense())(CASES[1])
+    np.testing.assert_allclose(kept, CASES[1].dense()[mask])
 
 
 ORDERS = {

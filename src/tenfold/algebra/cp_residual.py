@@ -8,7 +8,8 @@ from jaxtyping import Num
 from tenfold.algebra.mttkrp import allowed_bytes, check_factors, mttkrps, rounds
 from tenfold.algebra.partial_sums import best_split
 from tenfold.algebra.products import khatri_rao
-from tenfold.core.arrays import Array, conjugate, namespace
+from tenfold.algebra.unfolding import vec
+from tenfold.core.arrays import Array, conjugate, is_complex, namespace
 
 Block = tuple[slice, ...]
 
@@ -36,7 +37,7 @@ def residual_mttkrps(
     total, sums, rows = 0, [0] * tensor.ndim, []
     for block in blocks:
         residual, some = _residual(tensor, factors, block, max_bytes)
-        total = total + xp.linalg.vector_norm(residual) ** 2
+        total = total + _square(residual)
         conjugates = [conjugate(f) for f in some]
         products = mttkrps(residual, conjugates, max_bytes=max_bytes)
         rows.append(products[mode])
@@ -57,9 +58,15 @@ def squared_residual(
     6.0
     """
     check_factors(tensor, factors)
-    xp, (_, blocks) = namespace(tensor, *factors), _blocks(tensor, factors, max_bytes)
-    residuals = (_residual(tensor, factors, block, max_bytes)[0] for block in blocks)
-    return sum((xp.linalg.vector_norm(residual) ** 2 for residual in residuals), start=0)
+    _, blocks = _blocks(tensor, factors, max_bytes)
+    return sum((_square(_residual(tensor, factors, block, max_bytes)[0]) for block in blocks), start=0)
+
+
+def _square(x: Num[Array, "..."]) -> Num[Array, ""]:
+    """‖X‖², which unlike the square of a norm has a derivative where X is zero."""
+    xp = namespace(x)
+    square = xp.vecdot(vec(x), vec(x))
+    return xp.real(square) if is_complex(x) else square
 
 
 def _residual(

@@ -48,14 +48,23 @@ def namespace(*arrays: Array) -> ModuleType:
 def is_traced(*arrays: Array) -> bool:
     """Whether one of them stands for values not yet known, as inside `jax.jit`, `jax.vmap` and `jax.grad`.
 
-    What asks for a value (a check, a stopping rule, a choice of route) is left out then.
+    What asks for a value (a check, a stopping rule, a choice of route) is left out then. Inside `jax.jit`
+    every array of JAX counts, also one from outside: what is calculated from it has no value there.
 
     >>> import numpy as np
     >>> is_traced(np.ones(2))
     False
     """
-    jax = sys.modules.get("jax")
-    return jax is not None and any(isinstance(array, jax.core.Tracer) for array in arrays)
+    jax: Any = sys.modules.get("jax")
+    if jax is None:
+        return False
+    ours = [array for array in arrays if isinstance(array, jax.Array)]
+    return any(isinstance(array, jax.core.Tracer) for array in ours) or (bool(ours) and _compiles(jax))
+
+
+def _compiles(jax: Any) -> bool:
+    """Whether an operation of JAX is recorded, as inside `jax.jit`, rather than carried out."""
+    return isinstance(jax.lax.neg(np.float32(0)), jax.core.Tracer)
 
 
 @contextmanager
@@ -198,6 +207,18 @@ def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     xp = namespace(x)
     positive = x > 0
     return xp.where(positive, xp.sqrt(xp.where(positive, x, xp.ones_like(x))), xp.zeros_like(x))
+
+
+def lengths(x: Num[Array, "..."], axis: int | None = None) -> Float[Array, "..."]:
+    """The norms of the vectors along an axis, or of all entries, with the derivative of `root` at zeros.
+
+    >>> x = torch.zeros(1, 2, requires_grad=True)
+    >>> torch.autograd.grad(lengths(x, axis=1).sum(), x)[0]
+    tensor([[0., 0.]])
+    """
+    xp = namespace(x)
+    parts = [xp.real(x), xp.imag(x)] if is_complex(x) else [x]
+    return root(sum(xp.sum(part * part, axis=axis) for part in parts))
 
 
 def integer_dtype(x: Array) -> DType:

@@ -9,6 +9,7 @@ from tenfold.core.errors import OptionError
 from tenfold.core.leading import leading
 from tenfold.core.noise import Generator, normal
 from tenfold.core.pieces import frobenius, outside, pieces, three_way, together, unfolded, unfolded_shape
+from tenfold.core.svd import column_basis
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class RangeFinder:
         new = _beside(basis, _sketch(x, more, generator))
         dual = _dual(x, new)
         for _ in range(self.power_iterations):
-            new = _beside(basis, _product(x, xp.linalg.qr(dual)[0]))
+            new = _beside(basis, _product(x, column_basis(dual)))
             dual = _dual(x, new)
         if basis is None:
             return new, adjoint(dual)
@@ -86,10 +87,9 @@ class RangeFinder:
 
 def _beside(basis: Array | None, columns: Float[Array, "i w"]) -> Float[Array, "i w"]:
     """An orthonormal basis of `columns` without their part in `basis`, taken off twice for all digits."""
-    xp = namespace(columns)
     for _ in range(0 if basis is None else 2):
-        columns, _ = xp.linalg.qr(columns - basis @ (adjoint(basis) @ columns))
-    return xp.linalg.qr(columns)[0] if basis is None else columns
+        columns = column_basis(columns - basis @ (adjoint(basis) @ columns))
+    return column_basis(columns) if basis is None else columns
 
 
 def _sketch(x: Float[Array, "b i a"], width: int, generator: Generator) -> Float[Array, "i w"]:

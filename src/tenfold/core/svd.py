@@ -15,7 +15,7 @@ from tenfold.core.arrays import (
 from tenfold.core.chunked import load, through_memory
 from tenfold.core.errors import OptionError, RankError, ShapeError, UnsupportedError
 from tenfold.core.noise import Generator, as_generator, normal
-from tenfold.core.svd_gradient import left_svd
+from tenfold.core.svd_gradient import left_svd, needs_gradient
 
 
 @through_memory
@@ -136,12 +136,25 @@ def _range(
     a: Float[Array, "m n"], width: int, power_iterations: int, generator: Generator
 ) -> Float[Array, "m width"]:
     """An orthonormal basis near the leading `width` left singular vectors (Halko et al., algorithm 4.4)."""
-    xp, ah = namespace(a), adjoint(a)
-    basis, _ = xp.linalg.qr(a @ normal((a.shape[1], width), like=a, generator=generator))
+    ah, basis = adjoint(a), column_basis(a @ normal((a.shape[1], width), like=a, generator=generator))
     for _ in range(power_iterations):
-        dual, _ = xp.linalg.qr(ah @ basis)
-        basis, _ = xp.linalg.qr(a @ dual)
+        basis = column_basis(a @ column_basis(ah @ basis))
     return basis
+
+
+def column_basis(matrix: Float[Array, "m n"]) -> Float[Array, "m k"]:
+    """Orthonormal columns, k = min(m, n), among whose combinations are the columns of `matrix`.
+
+    By QR; where a derivative may be asked for, by the SVD, whose derivative is finite for dependent columns.
+
+    >>> import numpy as np
+    >>> abs(column_basis(np.array([[3.0], [4.0]])))
+    array([[0.6],
+           [0.8]])
+    """
+    if needs_gradient(matrix):
+        return left_svd(matrix, min(matrix.shape))[0]
+    return namespace(matrix).linalg.qr(matrix)[0]
 
 
 def fix_signs(

@@ -50,10 +50,11 @@ def _quotients(values: Array, rank: int, size: int) -> Array:
 
 
 def _svd_quotients(a: Array, s: Array, rank: int) -> Array:
-    """F_ij = 1 / (s_j² - s_i²) as 1 / (s_j - s_i) / (s_j + s_i)."""
+    """F_ij = 1 / (s_j² - s_i²) as 1 / (s_j - s_i) / (s_j + s_i); 0 for two that are rounding errors."""
     xp, size = namespace(s), a.shape[-2] + a.shape[-1]
     total = s[..., None, :rank] + s[..., :, None]
-    return _quotients(s, rank, size) / xp.where(total > 0, total, 1.0)
+    there = total > _floor(s, size)[..., None]
+    return xp.where(there, _quotients(s, rank, size) / xp.where(there, total, 1.0), 0.0)
 
 
 def _inverse(a: Array, s: Array) -> Array:

@@ -10,7 +10,7 @@ Source: Zhang et al. 2015, arXiv:1505.06798, section 3.1; Yu & Wu, AAAI 2023 (AF
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, adjoint, namespace
+from tenfold.core.arrays import Array, adjoint, lengths, namespace
 from tenfold.core.linalg import orthonormalise
 from tenfold.formats import LowRank
 
@@ -53,7 +53,7 @@ def evened(value: LowRank) -> LowRank:
     LowRank(left=array([[6.]]), right=array([[6.]]))
     """
     xp = namespace(value.left)
-    left, right = xp.linalg.vector_norm(value.left, axis=0), xp.linalg.vector_norm(value.right, axis=1)
+    left, right = lengths(value.left, axis=0), lengths(value.right, axis=1)
     there = (left > 0) & (right > 0)
     ratio = xp.sqrt(xp.where(there, right, 1.0) / xp.where(there, left, 1.0))
     return LowRank(value.left * ratio, value.right / ratio[:, None])

@@ -31,7 +31,7 @@ from tenfold.core.arrays import (
 from tenfold.core.chunked import load, load_generator, store
 from tenfold.core.errors import OptionError, ShapeError
 from tenfold.core.linalg import gram_accuracy
-from tenfold.decompose.base import Fit, Method, in_dtype_of
+from tenfold.decompose.base import Fit, Method, in_dtype_of, settled
 from tenfold.decompose.output_pca import evened, output_root, projected
 from tenfold.formats import Format, LowRank, Ranks
 
@@ -205,6 +205,6 @@ def _fit_of_outputs(
     """A fit with the left directions and the error of the best one in the metric of the columns."""
     if columns is not None and matrix.shape[0] <= matrix.shape[1]:
         fit = method.fit(shortened(matrix, (None, columns)), ranks, generator=generator)
-        if fit.error > gram_accuracy(matrix):
+        if settled(fit.error > gram_accuracy(matrix)):
             return fit
     return method.fit(whitened(matrix, (None, columns)), ranks, generator=generator)

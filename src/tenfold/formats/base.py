@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from jaxtyping import Int, Num
 
-from tenfold.core.arrays import Array, cast, conjugate, is_complex, namespace, to_compute
+from tenfold.core.arrays import Array, cast, conjugate, is_complex, namespace, root, to_compute
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes, Network, mode
 from tenfold.formats.arithmetic import Arithmetic
@@ -61,7 +61,7 @@ class Format(Constructed, Arithmetic):
         square = wide.inner(wide)
         xp = namespace(square)
         real = xp.real(square) if is_complex(square) else square
-        length = xp.sqrt(xp.where(real > 0, real, xp.zeros_like(real)))
+        length = root(real)
         dtype = xp.result_type(*self.factors)
         return cast(length, dtype) if xp.isdtype(dtype, "real floating") else length
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tenfold.algebra.unfolding import check_mode
-from tenfold.core.arrays import Array, namespace
+from tenfold.core.arrays import Array, namespace, values_needed
 from tenfold.core.errors import ShapeError
 from tenfold.core.network import Axes, Axis
 from tenfold.formats.factored import Factored
@@ -57,6 +57,7 @@ class Indexed(Factored):
         chosen: Format = value
         return chosen
 
+    @values_needed("a mask", "Give it as an array of NumPy, or give whole numbers.")
     def _selected(self, item: Any, k: int) -> "Format":
         item = _numbers(item)
         chosen = {n: self.factors[n][(slice(None),) * axis + (item,)] for n, axis in self._holders(k).items()}

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from tenfold.core.arrays import values_needed
 from tenfold.core.errors import OptionError, RankError
 from tenfold.core.network import Axis
+from tenfold.core.trees import register_jax
 from tenfold.formats.base import Format
 from tenfold.formats.branches import is_tree
 from tenfold.formats.constructors import whole_number
@@ -28,11 +29,14 @@ class Rounded(Generic[F]):
     """A tensor of smaller ranks, and its relative error ‖x - value‖ / ‖x‖ (0 for a zero tensor).
 
     The error is calculated before `value` is cast to its dtype; NaN where it was not measured. Of traced
-    arrays it is an array that no gradient flows through.
+    arrays it is an array that no gradient flows through. A pytree of JAX.
     """
 
     value: F
     error: float
+
+
+register_jax(Rounded, lambda found: ((found.value, found.error), None), lambda _, leaves: Rounded(*leaves))
 
 
 @values_needed("rounded", TRACED)

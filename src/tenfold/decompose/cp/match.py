@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 
-from tenfold.core.arrays import Array, adjoint, namespace
+from tenfold.core.arrays import Array, adjoint, lengths, namespace, values_needed
 from tenfold.core.errors import ShapeError
 from tenfold.decompose.base import number
 from tenfold.formats import CP
@@ -57,11 +57,13 @@ def congruences(a: CP, b: CP) -> Float[Array, "r s"]:
     return math.prod(xp.abs(adjoint(u) @ v) for u, v in zip(*cosines, strict=True))
 
 
+@values_needed("a pairing", "Call it outside jit and vmap; `congruences` works there, too.")
 def matched(a: CP, b: CP) -> Match:
     """The best pairing of the components of `a` with different ones of `b`, which has at least as many.
 
     Raises:
         ShapeError: if they are not of one shape, or `b` has fewer components.
+        UnsupportedError: for traced arrays.
 
     >>> import numpy as np
     >>> a = CP.random((4, 5, 6), 3, like=np.zeros(()), generator=0)
@@ -83,7 +85,7 @@ def matched(a: CP, b: CP) -> Match:
 
 def _unit(factor: Float[Array, "i r"]) -> Float[Array, "i r"]:
     xp = namespace(factor)
-    norms = xp.linalg.vector_norm(factor, axis=0)
+    norms = lengths(factor, axis=0)
     return factor / xp.where(norms > 0, norms, xp.ones_like(norms))
 
 

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any, ClassVar
 
 from tenfold.algebra import split_blocks
-from tenfold.core.arrays import Array, adjoint, namespace
+from tenfold.core.arrays import Array, adjoint, lengths, namespace
 from tenfold.core.leading import leading
 from tenfold.core.network import Network
 from tenfold.core.pieces import frobenius
@@ -77,7 +77,7 @@ def nearest_kronecker(
 def balanced(basis: Array, rows: Array) -> tuple[Array, Array]:
     """U and S Vᴴ as U sqrt(S) and sqrt(S) Vᴴ."""
     xp = namespace(basis)
-    s = xp.linalg.vector_norm(rows, axis=1)
+    s = lengths(rows, axis=1)
     positive = s > 0
     root = xp.sqrt(xp.where(positive, s, 1.0))
     return basis * xp.where(positive, root, 0.0), rows / root[:, None]

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tenfold.core.arrays import Array, adjoint, namespace, root
+from tenfold.core.arrays import Array, adjoint, root
 from tenfold.core.errors import OptionError
 from tenfold.core.network import Network
 from tenfold.core.noise import normal
-from tenfold.core.svd import fix_signs, rank_within, truncated_svd
+from tenfold.core.svd import column_basis, fix_signs, rank_within, truncated_svd
 from tenfold.decompose.base import Fit, Method, check_tolerance, methods, norm, relative, settled
 from tenfold.formats import LowRank
 
@@ -76,7 +76,7 @@ class RandomizedSVD(Method[LowRank]):
             )
 
     def _fit(self, tensor: Array, network: Network, generator: Any) -> Fit[LowRank]:
-        xp, rank = namespace(tensor), network.ranks["R"]
+        rank = network.ranks["R"]
         width = min(rank + self.oversampling, *tensor.shape)
         whole, left = (
             norm(tensor),
@@ -84,15 +84,14 @@ class RandomizedSVD(Method[LowRank]):
         )
         trace: list[float] = []
         while True:
-            basis, _ = xp.linalg.qr(left)
+            basis = column_basis(left)
             inner, s, vh = truncated_svd(adjoint(basis) @ tensor, rank)
             u, vh = fix_signs(basis @ inner, vh)
             trace.append(relative(norm(tensor - (u * s) @ vh), whole))
             converged = len(trace) > 1 and trace[-1] >= (1 - self.check) * trace[-2]
             if settled(converged) or len(trace) > self.max_power_iterations:
                 return Fit(balanced(u, s, vh), trace[-1], len(trace), converged, tuple(trace))
-            dual, _ = xp.linalg.qr(adjoint(tensor) @ basis)
-            left = tensor @ dual
+            left = tensor @ column_basis(adjoint(tensor) @ basis)
 
 
 def balanced(u: Array, s: Array, vh: Array) -> LowRank:

@@ -7,12 +7,21 @@ from typing import Any
 
 from jaxtyping import Int
 
-from tenfold.core.arrays import Array, adjoint, device_of, epsilon, integer_dtype, namespace
+from tenfold.core.arrays import (
+    Array,
+    adjoint,
+    device_of,
+    epsilon,
+    integer_dtype,
+    namespace,
+    values_needed,
+)
 from tenfold.core.errors import ConvergenceWarning, OptionError, ShapeError
 from tenfold.core.leading import leading
 from tenfold.core.network import Network, bond
 from tenfold.core.noise import as_generator, normal
 from tenfold.core.pieces import frobenius
+from tenfold.core.trees import register_jax
 from tenfold.decompose.base import Fit, check_steps, check_tolerance, in_dtype_of
 from tenfold.decompose.trains.black_box import BlackBox, Function, SpentError, products, random_indices
 from tenfold.decompose.trains.maxvol import chosen, maxvol
@@ -33,6 +42,25 @@ class CrossFit(Fit[TensorTrain]):
 
     evaluations: int = 0
     samples: int = 0
+
+
+register_jax(
+    CrossFit,
+    lambda fit: ((fit.value, fit.error, fit.converged, fit.trace), (fit.steps, fit.evaluations, fit.samples)),
+    lambda counts, leaves: _fit_of(*counts, *leaves),
+)
+
+
+def _fit_of(
+    steps: int,
+    evaluations: int,
+    samples: int,
+    value: Any,
+    error: float,
+    converged: bool,
+    trace: tuple[float, ...],
+) -> CrossFit:
+    return CrossFit(value, error, steps, converged, trace, evaluations, samples)
 
 
 @dataclass(frozen=True)
@@ -94,6 +122,7 @@ class TTCross:
             WeightError: if a value is NaN or infinite.
             ShapeError: if the function does not give one value for each index, or there are no indices.
             OptionError: if the function is complex and `like` is not, or `max_evaluations` are too few.
+            UnsupportedError: for traced values, by which it cannot choose.
         """
         found = self.fit(function, shape, ranks, like=like, generator=generator)
         if not found.converged:
@@ -122,7 +151,8 @@ class TTCross:
         stream = as_generator(generator, like=like)
         box = BlackBox(function, tuple(shape), like, self.max_evaluations)
         try:
-            return _Cross(self, box, network, stream).run()
+            with values_needed(str(self), "Call it outside jit, grad and vmap."):
+                return _Cross(self, box, network, stream).run()
         except SpentError as problem:
             raise OptionError(
                 f"max_evaluations={self.max_evaluations} end before the first train is complete.",
