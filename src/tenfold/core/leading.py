@@ -5,8 +5,7 @@ the spectrum comes from a second Gram matrix, of the rows turned by the first on
 its eigenvalues, which gives all the digits of an SVD at the speed of matrix products.
 """
 
-from math import isfinite
-
+import numpy as np
 from jaxtyping import Float
 
 from tenfold.core.arrays import (
@@ -182,13 +181,15 @@ def _gram_spectrum(
     None where squares over- or underflow.
     """
     xp, (rows, columns) = namespace(x), unfolded_shape(x, mode)
-    if rows <= columns:
-        square = mode_gram(x, mode)
-    else:
-        matrix = unfolded(three_way(x, mode))
-        square = adjoint(matrix) @ matrix
-    largest = float(xp.max(xp.abs(xp.linalg.diagonal(square))))
-    if not isfinite(largest) or largest * epsilon(x) ** 2 <= float(xp.finfo(x.dtype).smallest_normal):
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rows <= columns:
+            square = mode_gram(x, mode)
+        else:
+            matrix = unfolded(three_way(x, mode))
+            square = adjoint(matrix) @ matrix
+    limits, largest = xp.finfo(x.dtype), float(xp.max(xp.abs(xp.linalg.diagonal(square))))
+    most = square.shape[0] * largest  # no eigenvalue is above the trace
+    if not most < float(limits.max) or largest * epsilon(x) ** 2 <= float(limits.smallest_normal):
         return None
     eigenvalues, vectors = xp.linalg.eigh(square)
     return xp.flip(vectors, axis=1), xp.sqrt(xp.flip(xp.clip(eigenvalues, min=0.0)))

@@ -28,6 +28,7 @@ from tenfold.core.noise import as_generator
 from tenfold.core.pieces import frobenius
 from tenfold.core.registry import Registry
 from tenfold.core.trees import register_jax
+from tenfold.decompose.levelling import exponent_of, levelled
 from tenfold.formats import Format, Ranks
 from tenfold.formats.rounding import check_tolerance as check_tolerance
 from tenfold.formats.scaling import narrowed
@@ -73,6 +74,8 @@ class Method(ABC, Generic[F]):
     """Whether a tensor that has the ranks asked for is found, and no ranks above those that are needed."""
     accepts: ClassVar[tuple[type[Entries], ...]] = ()
     """What it takes beside dense tensors: `Sparse`, `Incomplete`."""
+    levels: ClassVar[bool] = False
+    """Whether it takes powers of the norm, so that very large and very small tensors are scaled for it."""
     streams: ClassVar[bool] = False
     """Whether it works on Dask arrays of any size, pass by pass: it then has a method `_stream`."""
 
@@ -113,8 +116,11 @@ class Method(ABC, Generic[F]):
         network = self._network(tuple(tensor.shape), ranks)
         computed = tensor.map(to_compute) if isinstance(tensor, Entries) else to_compute(tensor)
         stream = as_generator(generator, like=entries)
+        exponent = exponent_of(computed) if self.levels else 0
         run = self._fit_traced if is_traced(entries) else self._fit
-        fit = run(computed, network, stream)
+        fit = run(levelled(computed, exponent), network, stream)
+        if exponent:
+            fit = replace(fit, value=fit.value * 2.0**exponent)
         return replace(fit, value=in_dtype_of(entries, fit.value).map(lambda f: _of_its_own(f, entries)))
 
     def _fit_chunked(self, tensor: Array | Entries, ranks: Ranks | None, generator: Any) -> Fit[F]:

@@ -173,6 +173,18 @@ def check_zero(method: Method[Any], tensor: Array) -> None:
     assert_equal(found.value.dense(), tensor * 0, f"{name(method)} of a zero tensor", 0.0)
 
 
+def check_scale(method: Method[Any], tensor: Array) -> None:
+    """Tensors of tiny and of huge entries lose the same: in float32, their squares under- and overflow."""
+    tensor = cast(tensor, namespace(tensor).float32)
+    errors = []
+    for power in (2.0**-96, 2.0**62):
+        found = fit(method, tensor * power, 2)
+        law = f"{name(method)} of a tensor times {power} reports error {found.error}"
+        assert abs(found.error - true_error(tensor * power, found)) < 1e-4, law
+        errors.append(found.error)
+    assert abs(errors[0] - errors[1]) < 1e-2, f"{name(method)} of tiny and huge tensors has errors {errors}"
+
+
 def check_views(method: Method[Any], tensor: Array) -> None:
     """The memory of a tensor does not matter: a transposed view gives what its copy gives."""
     xp = namespace(tensor)
@@ -223,6 +235,7 @@ LAWS: tuple[Callable[[Method[Any], Array], None], ...] = (
     check_seed,
     check_not_finite,
     check_zero,
+    check_scale,
     check_views,
     check_gradients,
 )

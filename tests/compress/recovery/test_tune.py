@@ -177,6 +177,12 @@ def test_an_infinite_loss_is_an_error_with_a_remedy_and_the_best_weights_stay() 
     assert not model.training
 
 
+def test_a_last_step_that_spoils_the_weights_is_an_error_without_validation_too() -> None:
+    batches = [(torch.ones(1, 2), torch.tensor([0]))]
+    with pytest.raises(DivergedError, match=r"'weight' holds NaN or infinite entries after epoch 1"):
+        tune(linear(), batches, epochs=1, loss=lambda outputs, labels: (0 * outputs).abs().sqrt().sum())
+
+
 def test_weights_that_start_with_an_infinite_loss_are_replaced_by_better_ones() -> None:
     model = linear()
     with torch.no_grad():

@@ -77,6 +77,8 @@ def _epoch(run: Run, losses: nn.Module, number: int) -> Epoch:
     set_rate(run.stepper, options.schedule, (number - 1) / options.epochs)
     align_draws(run.accelerator, generators_of(run.train))
     train_loss = _pass(run, losses, number)
+    if run.best.valid is None:
+        _check_weights(run.model, number)
     align_buffers(run.accelerator, run.model)
     valid_loss, valid_accuracy = run.best.offer(number)
     return Epoch(number, train_loss, valid_loss, valid_accuracy, perf_counter() - start)
@@ -154,6 +156,16 @@ def _finite(loss: float, number: int) -> float:
             "Use a smaller learning rate (lr), and check that the inputs are finite and normalized.",
         )
     return loss
+
+
+def _check_weights(model: nn.Module, number: int) -> None:
+    """The last step of an epoch may spoil weights that no loss shows."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not torch.isfinite(parameter).all():
+            raise DivergedError(
+                f"'{name}' holds NaN or infinite entries after epoch {number}.",
+                "Use a smaller learning rate (lr), or clip the gradients (clip=1.0).",
+            )
 
 
 def _seen(count: float, steps: float, number: int) -> float:

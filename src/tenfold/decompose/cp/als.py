@@ -61,6 +61,7 @@ class CPALS(Method[CP]):
     """
 
     format: ClassVar = CP
+    levels: ClassVar = True
     accepts: ClassVar = (Sparse,)
     tol: float = 1e-5
     max_steps: int = 100

@@ -43,6 +43,7 @@ class CPEPC(Method[CP]):
     """
 
     format: ClassVar = CP
+    levels: ClassVar = True
     slack: float = 0.01
     tol: float = 1e-4
     max_steps: int = 100

@@ -66,6 +66,7 @@ class CPGN(Method[CP]):
     """
 
     format: ClassVar = CP
+    levels: ClassVar = True
     accepts: ClassVar = (Sparse,)
     tol: float = 1e-5
     max_steps: int = 200

@@ -60,6 +60,7 @@ class CPLeverage(Method[CP]):
     """
 
     format: ClassVar = CP
+    levels: ClassVar = True
     accepts: ClassVar = (Sparse,)
     samples: int | None = None
     tol: float = 1e-4

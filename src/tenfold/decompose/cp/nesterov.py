@@ -52,6 +52,7 @@ class CPNesterov(Method[CP]):
     """
 
     format: ClassVar = CP
+    levels: ClassVar = True
     tol: float = 1e-5
     max_steps: int = 100
     start: str = "hosvd"

@@ -58,6 +58,7 @@ class CPD(Method[CP]):
     """
 
     format: ClassVar = CP
+    levels: ClassVar = True
     tol: float = 1e-5
     max_steps: int = 200
     starts: int = 3

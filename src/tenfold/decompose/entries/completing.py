@@ -75,6 +75,7 @@ class Completing(Method[F], Generic[F]):
     """
 
     accepts: ClassVar = (Incomplete,)
+    levels: ClassVar = True
     tol: float = 1e-5
     max_steps: int = 50
     restarts: int = 5

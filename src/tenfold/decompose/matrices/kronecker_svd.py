@@ -38,6 +38,7 @@ class KroneckerSVD(Method[KroneckerSum]):
 
     format: ClassVar = KroneckerSum
     tolerant: ClassVar = True
+    levels: ClassVar = True
     tol: float = 0.0
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ class NetworkMethod(Method[F]):
     alternating least squares; the best `finalists` go on until one fits exactly, and the best is kept.
     """
 
+    levels: ClassVar = True
     starts: ClassVar[tuple[str, ...]] = ("svd", "random")
     start: str = "svd"
     restarts: int = 1
