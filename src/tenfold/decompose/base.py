@@ -120,7 +120,8 @@ class Method(ABC, Generic[F]):
         run = self._fit_traced if is_traced(entries) else self._fit
         fit = run(levelled(computed, exponent), network, stream)
         if exponent:
-            fit = replace(fit, value=fit.value * 2.0**exponent)
+            whole: F = fit.value * 2.0**exponent  # type: ignore[assignment]
+            fit = replace(fit, value=whole)
         return replace(fit, value=in_dtype_of(entries, fit.value).map(lambda f: _of_its_own(f, entries)))
 
     def _fit_chunked(self, tensor: Array | Entries, ranks: Ranks | None, generator: Any) -> Fit[F]:

@@ -30,7 +30,7 @@ def exponent_of(tensor: Array | Entries) -> int:
 
 
 def levelled(tensor: T, exponent: int) -> T:
-    """The tensor divided by 2^exponent, in two steps, for the smallest numbers need more than one has room for."""
+    """The tensor divided by 2^exponent, in two steps, as the power alone may be beyond the dtype."""
     if not exponent:
         return tensor
     first = exponent // 2
