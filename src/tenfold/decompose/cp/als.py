@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
+from math import inf
 from typing import Any, ClassVar
 
 from tenfold.core.arrays import Array, epsilon
@@ -16,6 +17,9 @@ from tenfold.decompose.cp.init import STARTS, check_start
 from tenfold.decompose.cp.sparse import CPSweeps, sparse_als
 from tenfold.decompose.cp.sweep import sweep
 from tenfold.formats import CP
+
+FLOOR = 1000
+"""Times eps: an error below which a sweep that raises it shows nothing but rounding."""
 
 
 @methods.register("cp_als")
@@ -101,9 +105,15 @@ class CPALS(Method[CP]):
             factors, error = sweep(tensor, balanced(factors), whole, ridge=ridge, damping=self.damping)
             trace.append(relative(error, whole))
             converged = len(trace) > 1 and settled(abs(trace[-2] - trace[-1]) <= self.tol * trace[-1])
-            converged = converged or settled(trace[-1] <= 4 * epsilon(tensor))
+            converged = converged or _is_rounding(trace, epsilon(tensor))
         factors = balanced(factors)
         return Fit(CP(tuple(factors)), true_error(tensor, factors), len(trace), converged, tuple(trace))
+
+
+def _is_rounding(trace: list[float], eps: float) -> bool:
+    """Whether the error is one of rounding: of its size, or near it and raised, as no exact sweep does."""
+    last, before = trace[-1], trace[-2] if len(trace) > 1 else inf
+    return settled(last <= 4 * eps) or (settled(last <= FLOOR * eps) and settled(last >= before))
 
 
 def best_of(fits: Iterable[Fit[CP]]) -> Fit[CP]:
