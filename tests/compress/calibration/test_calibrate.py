@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 import pytest
@@ -589,6 +590,16 @@ def test_statistics_of_a_site_that_is_not_there() -> None:
     assert len(seen) == 2 and "0.weight" in seen and "1.weight" not in seen
     with pytest.raises(UnknownNameError, match=r"no statistics of '1\.weight'"):
         seen["1.weight"]
+
+
+def test_what_a_batch_leaves_is_let_go() -> None:
+    model, inputs, labels = perceptron()
+    outputs: list[ReferenceType[Tensor]] = []
+    for layer in model:
+        layer.register_forward_hook(lambda _, args, output: outputs.append(ref(output)))
+    gather(model, [(inputs, labels)] * 3, inputs)
+    assert len(outputs) >= 3 * len(model)
+    assert not any(output() is not None for output in outputs)
 
 
 @pytest.mark.gpu

@@ -105,11 +105,15 @@ class Watch:
             observer.see(call)
 
     def _probed(self, y: Tensor, call: Call, run: Run) -> Tensor:
-        """The output with a hook for its gradient, which a later change in place does not move."""
+        """The output with a hook for its gradient, which a later change in place does not move.
+
+        The hook belongs to the output, so that it must not hold it: such a ring is never let go.
+        """
         waiting = call.waiting(any(o.keeps_input for o in self.backward))
+        device = y.device.type
 
         def seen(gradient: Tensor) -> None:
-            with torch.no_grad(), torch.autocast(y.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(device, enabled=False):
                 call = waiting.given(gradient)
                 for observer in self.backward:
                     observer.see(call)
