@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--tune-taught",
         type=float,
-        help="how much the dense network weighs in it, from 0: labels alone, to 1",
+        help="how much the dense network weighs in tuning of ours, from 0: labels alone, to 1",
     )
     add("--schedule", choices=["constant", "cosine"], help="of the learning rate from scratch")
     add("--preset", help="what tenfold compresses with")

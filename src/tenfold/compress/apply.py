@@ -17,7 +17,9 @@ from tenfold.compress.shift import shift_of
 from tenfold.core.arrays import check_finite
 from tenfold.core.errors import DataError, SelectionError, UnsupportedError
 from tenfold.core.layout import Layout
+from tenfold.core.pieces import frobenius
 from tenfold.decompose import Fit
+from tenfold.decompose.base import relative
 from tenfold.formats import formats
 from tenfold.nn import FactorizedLayer, PivotedTensor, replacement
 
@@ -134,7 +136,7 @@ def _made(
     error = found.error
     if seen is not None:
         change = weight - made.weight.dense().detach()
-        error = relative(change, weight)
+        error = relative(frobenius(change), frobenius(weight))
         _correct_bias(made, change, layer, seen)
     report = LayerFit(
         name,
@@ -147,11 +149,6 @@ def _made(
         found.converged,
     )
     return made, report
-
-
-def relative(change: Tensor, weight: Tensor) -> float:
-    """‖change‖ / ‖weight‖."""
-    return float(change.norm() / weight.norm().clamp_min(torch.finfo(weight.dtype).tiny))
 
 
 def _empty(weight: Tensor, layout: Layout, layer: LayerPlan) -> Fit[Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tenfold.compress.apply import LayerFit, Progress, apply_, relative
+from tenfold.compress.apply import LayerFit, Progress, apply_
 from tenfold.compress.calibration.calibrate import collect
 from tenfold.compress.calibration.statistics import Statistics
 from tenfold.compress.latency import LatencyTable
@@ -20,7 +20,9 @@ from tenfold.compress.recovery.correct import correct_
 from tenfold.compress.select import Selection, Wanted
 from tenfold.compress.sites import find_sites
 from tenfold.core.errors import DataError
+from tenfold.core.pieces import frobenius
 from tenfold.decompose import Method
+from tenfold.decompose.base import relative
 from tenfold.ranks import Budget, RankRule
 
 
@@ -114,4 +116,4 @@ def renewed(fits: Iterable[LayerFit], small: nn.Module, dense: nn.Module) -> tup
 
 def _error(small: nn.Module, weight: nn.Parameter, name: str) -> float:
     layer: Any = small.get_submodule(name.rpartition(".")[0])
-    return relative(weight - layer.weight.dense(), weight)
+    return relative(frobenius(weight - layer.weight.dense()), frobenius(weight))

@@ -209,8 +209,8 @@ def root(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return xp.where(positive, xp.sqrt(xp.where(positive, x, xp.ones_like(x))), xp.zeros_like(x))
 
 
-def lengths(x: Num[Array, "..."], axis: int | None = None) -> Float[Array, "..."]:
-    """The norms of the vectors along an axis, or of all entries, with the derivative of `root` at zeros.
+def lengths(x: Num[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """The norms of the vectors along an axis, with the derivative of `root` at zeros.
 
     >>> x = torch.zeros(1, 2, requires_grad=True)
     >>> torch.autograd.grad(lengths(x, axis=1).sum(), x)[0]

@@ -44,23 +44,16 @@ class CrossFit(Fit[TensorTrain]):
     samples: int = 0
 
 
+def _fit_of(counts: Any, leaves: Any) -> CrossFit:
+    (steps, evaluations, samples), (value, error, converged, trace) = counts, leaves
+    return CrossFit(value, error, steps, converged, trace, evaluations, samples)
+
+
 register_jax(
     CrossFit,
     lambda fit: ((fit.value, fit.error, fit.converged, fit.trace), (fit.steps, fit.evaluations, fit.samples)),
-    lambda counts, leaves: _fit_of(*counts, *leaves),
+    _fit_of,
 )
-
-
-def _fit_of(
-    steps: int,
-    evaluations: int,
-    samples: int,
-    value: Any,
-    error: float,
-    converged: bool,
-    trace: tuple[float, ...],
-) -> CrossFit:
-    return CrossFit(value, error, steps, converged, trace, evaluations, samples)
 
 
 @dataclass(frozen=True)
